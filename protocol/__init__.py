@@ -1,0 +1,1 @@
+"""Every byte two parties agree on, and every rule that needs no I/O, clock or randomness."""

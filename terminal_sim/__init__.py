@@ -1,0 +1,1 @@
+"""Terminals to test with: firmware that boots from its flash, cards, links and faults."""
