@@ -75,6 +75,10 @@ def child_environment() -> dict[str, str]:
     return environment
 
 
+# libuv opens one signal pipe per process, with the first loop, and keeps it; that is nobody's leak.
+if uvloop is not None:
+    uvloop.new_event_loop().close()
+
 # -- event loops ---------------------------------------------------------------------------------------------
 
 _loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()

@@ -1,0 +1,294 @@
+"""Keys of a site, made and handed out offline: `onecard keys init|enrol|cards|show` (R36, R37, R39, R40).
+
+Masters of different branches meet only here, in files under `offline/` that no server opens:
+
+    offline/root.keystore             root seed: certifies the ledger's signing key
+    offline/enrolment.keystore        link and seal masters: give a terminal its two keys
+    offline/personalisation.keystore  the five card masters: give a card its five keys
+    secrets/frontend.keystore         link masters, this front-end's batch key
+    secrets/ledger.keystore           seal and TAC masters, signing seed, batch keys
+    secrets/sam.keystore              card-application masters of a selling terminal's SAM
+    secrets/load.keystore             load master of a load station's SAM
+    secrets/terminals.keystore        what enrolment put into each terminal's secure element (for the simulator)
+
+Each file has its own unlock secret beside it, mode 0600; a systemd credential of the same name takes its place where
+`$CREDENTIALS_DIRECTORY` is set. Names of keys: docs/keys.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from onecard_runtime import RealFiles, RealRandom
+from onecard_site import SITE_FILE_NAME, SiteError, SiteFile
+from protocol.cards.image import AesCardImage, CardKeys
+from protocol.codes import CardKind, Suite, TerminalClass, TerminalKind
+from protocol.errors import ProtocolError
+from protocol.keys import card_key, link_key, seal_key
+from protocol.keystore import NONCE_BYTES, SALT_BYTES, Keystore, open_keystore, seal_keystore, unlock_secret_of
+from protocol.mac import KEY_BYTES, MacKey
+from protocol.registry import ENROLMENT_ID_BYTES, EnrolledTerminal, Registry
+from protocol.signed import SEED_BYTES, SoftwareSigner, issue_certificate
+
+OFFLINE: Final = "offline"
+SECRETS: Final = "secrets"
+CARD_IMAGES: Final = "cards/images.bin"
+CARD_REGISTER: Final = "cards/register.jsonl"
+UNLOCK_BYTES: Final = 32
+CERTIFICATE_YEARS: Final = 3
+MS_PER_YEAR: Final = 365 * 86_400_000
+FIRST_TERMINAL: Final = 1001
+FIRST_CARD: Final = 1_000_001
+FIRST_MERCHANT: Final = 101
+CURRENCY_CNY: Final = 156
+CARD_PURPOSES: Final = ("authenticate", "debit", "refund", "load", "tac")
+MODE_PRIVATE: Final = 0o077
+"""Bits that neither an unlock secret nor a keystore may have."""
+
+Progress = Callable[[int], None]
+
+
+class KeysError(Exception):
+    """A key file cannot be used or made; the text says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """One keystore and its unlock secret."""
+
+    keystore: Path
+    unlock: Path
+
+    @classmethod
+    def named(cls, directory: Path, name: str) -> KeyFile:
+        return cls(directory / f"{name}.keystore", directory / f"{name}.unlock")
+
+    def write(self, contents: Keystore) -> None:
+        """Seal the contents under the unlock secret, which is made if there is none."""
+        files, random = RealFiles(), RealRandom()
+        self.keystore.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.unlock.exists():
+            files.replace(str(self.unlock), random.random_bytes(UNLOCK_BYTES).hex().encode() + b"\n")
+        sealed = seal_keystore(
+            contents, self._secret(), salt=random.random_bytes(SALT_BYTES), nonce=random.random_bytes(NONCE_BYTES)
+        )
+        files.replace(str(self.keystore), sealed)
+
+    def open(self) -> Keystore:
+        """Decrypt; raises KeysError in words."""
+        try:
+            return open_keystore(self.keystore.read_bytes(), self._secret())
+        except FileNotFoundError as error:
+            raise KeysError(f"{error.filename}: no such file; `onecard keys init` makes the files of a site") from None
+        except (OSError, ProtocolError) as error:
+            raise KeysError(f"{self.keystore}: {error}") from None
+
+    def _secret(self) -> bytes:
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        if credentials and (credential := Path(credentials) / self.unlock.name).exists():
+            return unlock_secret_of(credential.read_bytes())
+        if stat.S_IMODE(self.unlock.stat().st_mode) & MODE_PRIVATE:
+            raise KeysError(f"{self.unlock}: others may read this unlock secret; run: chmod 600 {self.unlock}")
+        return unlock_secret_of(self.unlock.read_bytes())
+
+
+def weak_key(key: bytes) -> bool:
+    """All bytes equal, or each one more than the last: what people type, never what a generator makes (promise 6)."""
+    return len(set(key)) == 1 or all((b - a) % 256 == 1 for a, b in pairwise(key))
+
+
+def check_value(key: bytes) -> str:
+    """Three bytes that let two people compare a key without seeing it."""
+    return MacKey(key).mac(bytes(KEY_BYTES))[:3].hex().upper() if len(key) == KEY_BYTES else "–"
+
+
+def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now_ms: int) -> None:
+    """Make every key file of a new site and its site file. Raises KeysError if the directory already has one."""
+    site_file = directory / SITE_FILE_NAME
+    if site_file.exists():
+        raise KeysError(f"{site_file}: there is a site here already; keys are made once")
+    directory.mkdir(parents=True, exist_ok=True)
+    offline, secrets = directory / OFFLINE, directory / SECRETS
+    root_seed, signing_seed = (_fresh(SEED_BYTES) for _ in range(2))
+    root = SoftwareSigner(root_seed)
+    link_master, seal_master = (_fresh(KEY_BYTES) for _ in range(2))
+    cards = {purpose: _fresh(KEY_BYTES) for purpose in CARD_PURPOSES}
+    batch_keys = {number: _fresh(KEY_BYTES) for number in range(1, frontends + 1)}
+    certificate = issue_certificate(
+        root,
+        key_id=1,
+        site=site,
+        valid_from_ms=now_ms - 86_400_000,  # a day of grace for clocks that lag
+        valid_to_ms=now_ms + CERTIFICATE_YEARS * MS_PER_YEAR,
+        public_key=SoftwareSigner(signing_seed).public_key,
+    )
+    masters = {f"card_{purpose}_master.1": key for purpose, key in cards.items() if purpose != "tac"}
+    tac = {"tac_master.1": cards["tac"]}
+    public = {"root_public": root.public_key.hex()}
+
+    def write(where: Path, name: str, kind: str, keys: dict[str, bytes], facts: Mapping[str, object]) -> None:
+        KeyFile.named(where, name).write(Keystore(kind, site, keys, dict(facts)))
+
+    write(offline, "root", "root", {"root_seed": root_seed}, public)
+    write(offline, "enrolment", "enrolment", {"link_master.1": link_master, "seal_master.1": seal_master}, public)
+    write(offline, "personalisation", "personalisation", masters | tac, {})
+    for number, batch_key in batch_keys.items():
+        name = "frontend" if number == 1 else f"frontend-{number}"
+        keys = {"link_master.1": link_master, "batch_key": batch_key}
+        write(secrets, name, "frontend", keys, {"frontend": number, **public})
+    ledger = {"seal_master.1": seal_master, "signing_seed": signing_seed} | tac
+    ledger |= {f"batch_key.{number}": key for number, key in batch_keys.items()}
+    write(secrets, "ledger", "ledger", ledger, {"certificate": certificate.encode().hex()} | public)
+    write(secrets, "sam", "sam", {name: key for name, key in masters.items() if "load" not in name}, {})
+    write(secrets, "load", "load", {name: key for name, key in masters.items() if "load" in name}, {})
+    write(secrets, "terminals", "terminals", {}, public)
+    RealFiles().replace(str(directory / "registry.json"), Registry(site).dump())
+    RealFiles().replace(str(site_file), _site_text(site, time_zone, root.public_key).encode())
+
+
+def enrol(site: SiteFile, *, count: int, kind: TerminalKind, merchants: int) -> list[int]:
+    """Enrol `count` new terminals; their merchants are taken in turn. Returns their numbers (R40)."""
+    registry_path = site.path(site.site.registry)
+    registry = Registry.parse(registry_path.read_bytes())
+    masters = KeyFile.named(site.path(OFFLINE), "enrolment").open()
+    store = KeyFile.named(site.path(SECRETS), "terminals")
+    provisioned = store.open()
+    first = max(registry.terminals, default=FIRST_TERMINAL - 1) + 1
+    for offset in range(count):
+        terminal = first + offset
+        registry.put(
+            EnrolledTerminal(
+                terminal=terminal,
+                terminal_class=TerminalClass.TERMINAL,
+                kind=kind,
+                epoch=1,
+                suite=Suite.A,
+                key_version=1,
+                enrolment_id=_fresh(ENROLMENT_ID_BYTES),
+                merchant=FIRST_MERCHANT + offset % merchants,
+                name=f"till {terminal}",
+            )
+        )
+        _provision(provisioned, masters, registry.terminals[terminal])
+    store.write(provisioned)
+    RealFiles().replace(str(registry_path), registry.dump())
+    return list(range(first, first + count))
+
+
+def _provision(store: Keystore, masters: Keystore, entry: EnrolledTerminal) -> None:
+    link_master = masters.key(f"link_master.{entry.key_version}")
+    number, epoch = entry.terminal, entry.epoch
+    store.keys[f"link.{number}.{epoch}"] = link_key(
+        link_master, terminal=number, epoch=epoch, key_version=entry.key_version
+    )
+    store.keys[f"seal.{number}.{epoch}"] = seal_key(masters.key("seal_master.1"), terminal=number, epoch=epoch)
+
+
+def personalise(site: SiteFile, *, count: int, opening_cents: int, progress: Progress | None = None) -> int:
+    """Make `count` AES cards: images for the simulator, a register for the ledger. Returns the first number."""
+    masters = KeyFile.named(site.path(OFFLINE), "personalisation").open()
+    keys = {
+        purpose: masters.key("tac_master.1" if purpose == "tac" else f"card_{purpose}_master.1")
+        for purpose in CARD_PURPOSES
+    }
+    images, register = site.path(CARD_IMAGES), site.path(CARD_REGISTER)
+    images.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    held = list(registered_cards(site)) if register.exists() else []
+    first = max((card["number"] for card in held), default=FIRST_CARD - 1) + 1
+    made: list[AesCardImage] = []
+    for number in range(first, first + count):
+        uid = b"\x04" + _fresh(6)
+        made.append(
+            AesCardImage(
+                uid=uid,
+                number=number,
+                key_version=1,
+                currency=CURRENCY_CNY,
+                keys=CardKeys(**{purpose: card_key(master, uid) for purpose, master in keys.items()}),
+                balance_cents=opening_cents,
+            )
+        )
+        if progress is not None:
+            progress(1)
+    lines = [
+        json.dumps(
+            {
+                "number": card.number,
+                "uid": card.uid.hex(),
+                "kind": int(CardKind.AES),
+                "key_version": card.key_version,
+                "group": card.group,
+                "opening_cents": card.balance_cents,
+            }
+        )
+        for card in made
+    ]
+    RealFiles().append(str(images), b"".join(card.encode() for card in made))
+    RealFiles().append(str(register), ("\n".join(lines) + "\n").encode())
+    return first
+
+
+def registered_cards(site: SiteFile) -> Iterator[dict[str, int]]:
+    """The register lines that `personalise` wrote."""
+    with site.path(CARD_REGISTER).open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def key_table(site: SiteFile) -> list[tuple[str, str, str]]:
+    """(file, key, check value) of every key that can be opened here; never a key itself."""
+    rows = []
+    for place in (OFFLINE, SECRETS):
+        for path in sorted(site.path(place).glob("*.keystore")):
+            contents = KeyFile.named(path.parent, path.stem).open()
+            names = sorted(contents.keys)
+            shown = names if len(names) <= 24 else []
+            rows += [(f"{place}/{path.name}", name, check_value(contents.keys[name])) for name in shown]
+            if not shown:
+                rows.append((f"{place}/{path.name}", f"{len(names)} keys of terminals", "–"))
+    return rows
+
+
+def _fresh(count: int) -> bytes:
+    while True:
+        key = RealRandom().random_bytes(count)
+        if not weak_key(key):
+            return key
+
+
+def _site_text(site: int, time_zone: str, root_public: bytes) -> str:
+    if not 1 <= site <= 0xFFFF_FFFF:
+        raise SiteError(f"site {site}: must be a number from 1 to 4294967295")
+    return f"""# The site file: every process of this site reads it. Paths start at this file's directory.
+# One value can be set from outside: ONECARD_FRONTEND__LISTEN_ADDRESS=0.0.0.0:4700
+
+[site]
+id = {site}
+name = "one-card site {site}"
+time_zone = "{time_zone}"                  # of the trade day
+registry = "registry.json"                 # enrolled terminals, written by `onecard keys enrol`
+root_public_key = "{root_public.hex()}"
+
+[frontend]                                 # 前置机
+id = 1
+listen_address = "127.0.0.1:0"             # port 0: a free one, kept for the next start
+data_dir = "data/frontend"
+keystore = "secrets/frontend.keystore"
+unlock = "secrets/frontend.unlock"
+control_socket = "run/frontend.sock"
+ledger_link = "run/ledger-link.sock"
+
+[ledger]                                   # 中心账务
+data_dir = "data/ledger"
+keystore = "secrets/ledger.keystore"
+unlock = "secrets/ledger.unlock"
+link_socket = "run/ledger-link.sock"
+admin_socket = "run/ledger.sock"
+"""
