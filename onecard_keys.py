@@ -4,7 +4,7 @@ Masters of different branches meet only here, in files under `offline/` that no 
 
     offline/root.keystore             root seed: certifies the ledger's signing key
     offline/enrolment.keystore        link and seal masters: give a terminal its two keys
-    offline/personalisation.keystore  the five card masters: give a card its five keys
+    offline/cards.keystore            the five card masters: give a card its five keys
     secrets/frontend.keystore         link masters, this front-end's batch key
     secrets/ledger.keystore           seal and TAC masters, signing seed, batch keys
     secrets/sam.keystore              card-application masters of a selling terminal's SAM
@@ -138,7 +138,7 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
 
     write(offline, "root", "root", {"root_seed": root_seed}, public)
     write(offline, "enrolment", "enrolment", {"link_master.1": link_master, "seal_master.1": seal_master}, public)
-    write(offline, "personalisation", "personalisation", masters | tac, {})
+    write(offline, "cards", "cards", masters | tac, {})
     for number, batch_key in batch_keys.items():
         name = "frontend" if number == 1 else f"frontend-{number}"
         keys = {"link_master.1": link_master, "batch_key": batch_key}
@@ -193,7 +193,7 @@ def _provision(store: Keystore, masters: Keystore, entry: EnrolledTerminal) -> N
 
 def personalise(site: SiteFile, *, count: int, opening_cents: int, progress: Progress | None = None) -> int:
     """Make `count` AES cards: images for the simulator, a register for the ledger. Returns the first number."""
-    masters = KeyFile.named(site.path(OFFLINE), "personalisation").open()
+    masters = KeyFile.named(site.path(OFFLINE), "cards").open()
     keys = {
         purpose: masters.key("tac_master.1" if purpose == "tac" else f"card_{purpose}_master.1")
         for purpose in CARD_PURPOSES

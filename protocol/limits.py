@@ -27,7 +27,7 @@ TAG_FAILURES_MAX: Final = 10  # forged frames on a line before the session ends
 GARBAGE_BYTES_MAX: Final = 8192  # two frames of the largest size
 
 LIST_CHUNKS_OUTSTANDING_MAX: Final = 4
-LIST_ENTRIES_MAX: Final = 1_000_000  # cards and issue lots together: 4 MB
+LIST_ENTRIES_MAX: Final = 500_000  # cards and issue lots together: 2 MB, one link message
 BATCH_ROWS_MAX: Final = 1024
 BATCH_BYTES_MAX: Final = 1 << 20  # one ledger transaction
 BATCHES_OUTSTANDING_MAX: Final = 4

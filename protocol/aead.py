@@ -1,0 +1,128 @@
+"""Sealing and opening of frames (docs/protocol.md §5, R33, R34). Suite A: AES-128-CCM. Pure.
+
+    nonce = salt(5) ‖ counter u64; associated data = the 12 header bytes; tag 16 bytes (TCP) or 8 (line)
+
+One Sealer or Opener per direction and session; the counter starts at 0 and never repeats a value.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
+
+from protocol.codes import FrameKind, Medium
+from protocol.errors import CounterError, Disposition, OutOfRange, RemoteError, StateMisuse, TagError
+from protocol.frame import LINE_ADDRESS_MAX, Frame, close_frame, flags_of, pack_header, tag_bytes
+from protocol.limits import BODY_BYTES_MAX_LINE, BODY_BYTES_MAX_TCP, SESSION_FRAMES_MAX
+from protocol.mac import KEY_BYTES
+
+SALT_BYTES: Final = 5
+COUNTER_BYTES: Final = 8
+_SEALED: Final = int(FrameKind.SEALED)
+
+
+class Repeated(RemoteError):
+    """The frame last taken has come again byte for byte: answer with the cached reply (line only, R34)."""
+
+    disposition = Disposition.DROP
+
+
+def medium_body_bytes_max(medium: Medium) -> int:
+    """The largest body that a medium carries."""
+    return BODY_BYTES_MAX_LINE if medium == Medium.LINE else BODY_BYTES_MAX_TCP
+
+
+def _cipher(key: bytes, salt: bytes, medium: Medium) -> AESCCM:
+    if len(key) != KEY_BYTES or len(salt) != SALT_BYTES:
+        raise OutOfRange(f"a key of {len(key)} bytes with a salt of {len(salt)}")
+    return AESCCM(key, tag_length=tag_bytes(medium))
+
+
+class Sealer:
+    """Seals the frames of one direction; never twice under one nonce."""
+
+    __slots__ = (
+        "_address_max",
+        "_address_min",
+        "_body_bytes_max",
+        "_cipher",
+        "_flags",
+        "_medium",
+        "_salt",
+        "counter",
+    )
+
+    def __init__(self, key: bytes, salt: bytes, medium: Medium, down: bool) -> None:  # noqa: FBT001  # a direction
+        self._cipher = _cipher(key, salt, medium)
+        self._salt = salt
+        self._medium = medium
+        self._flags = flags_of(_SEALED, medium, down=down)
+        self._address_min, self._address_max = (1, LINE_ADDRESS_MAX) if medium == Medium.LINE else (0, 0)
+        self._body_bytes_max = medium_body_bytes_max(medium)
+        self.counter = 0
+        """Frames sealed so far, which is the counter of the next."""
+
+    def seal(self, body: bytes | bytearray | memoryview, address: int = 0) -> bytes:
+        """The whole frame around `body`.
+
+        Raises:
+            StateMisuse: 2^20 frames are sealed; the session must be re-keyed.
+            OutOfRange: the body is longer than the medium carries, or the address does not fit it.
+        """
+        counter = self.counter
+        if counter >= SESSION_FRAMES_MAX:
+            raise StateMisuse(f"{SESSION_FRAMES_MAX} frames are sealed; a new handshake is due")
+        if len(body) > self._body_bytes_max:
+            raise OutOfRange(f"a body of {len(body)} bytes, at most {self._body_bytes_max}")
+        medium = self._medium
+        if not self._address_min <= address <= self._address_max:
+            raise OutOfRange(f"address {address} on {medium.name}")
+        header = pack_header(self._flags, _SEALED, address, counter, len(body))
+        self.counter = counter + 1  # before sealing: whatever happens, this nonce is spent
+        nonce = self._salt + counter.to_bytes(COUNTER_BYTES, "big")
+        return close_frame(header, self._cipher.encrypt(nonce, body, header), medium=medium)
+
+    def __repr__(self) -> str:
+        return f"Sealer(counter={self.counter})"
+
+
+class Opener:
+    """Opens the frames of one direction; state changes only after the tag has verified."""
+
+    __slots__ = ("_cipher", "_is_line", "_last", "_salt", "counter")
+
+    def __init__(self, key: bytes, salt: bytes, medium: Medium) -> None:
+        self._cipher = _cipher(key, salt, medium)
+        self._salt = salt
+        self._is_line = medium == Medium.LINE
+        self._last: tuple[bytes, bytes, bytes] | None = None  # header, body, tag; kept on a line only
+        self.counter = 0
+        """Frames taken so far, which is the counter expected next."""
+
+    def open(self, frame: Frame) -> bytes:
+        """The body in clear.
+
+        Raises:
+            Repeated: the frame last taken, byte for byte (line only).
+            CounterError: another counter than the next, or 2^20 frames are taken.
+            TagError: a forgery, or other keys.
+        """
+        counter = self.counter
+        if frame.counter != counter or counter >= SESSION_FRAMES_MAX:
+            if self._is_line and self._last == (frame.header, frame.body, frame.tag):
+                raise Repeated(f"frame {frame.counter} again")
+            raise CounterError(got=frame.counter, expected=counter)
+        nonce = self._salt + counter.to_bytes(COUNTER_BYTES, "big")
+        try:
+            body = self._cipher.decrypt(nonce, frame.body + frame.tag, frame.header)
+        except InvalidTag:
+            raise TagError(f"tag of frame {counter} does not verify") from None
+        self.counter = counter + 1
+        if self._is_line:
+            self._last = (frame.header, frame.body, frame.tag)
+        return body
+
+    def __repr__(self) -> str:
+        return f"Opener(counter={self.counter})"

@@ -1,0 +1,383 @@
+"""The terminal's side of a debit dialogue with an AES card (docs/protocol.md §12, R20). Pure: sans-IO firmware logic.
+
+    SELECT → the caller looks at the card → AUTHENTICATE
+      → proof pending? GET PROOF → the caller writes a completion → CONFIRM → AUTHENTICATE again
+      → the caller writes the intent → DEBIT → the caller writes the record → CONFIRM
+
+Every verb returns a Step: the command to send now, if any, and the event for the caller, if any. After a command
+the caller says `answered(bytes)`, `answered(None)` when the card is there but silent, or `card_gone()`. Deny list,
+expiry, currency and card kind are the caller's checks, at CardSeen. The order in which things reach the terminal's
+flash is this module's: a DEBIT exists only as the answer to `intent_written`, a CONFIRM only as the answer to
+`completion_written` or `record_written`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from protocol.cards.apdu import (
+    GET_PROOF_COMMAND,
+    SELECT_COMMAND,
+    CardFacts,
+    CardProof,
+    DebitAnswer,
+    DebitOrder,
+    Identity,
+    StatusWord,
+    authenticate_command,
+    confirm_command,
+    debit_command,
+    parse_authenticate,
+    parse_debit,
+    parse_select,
+    split_answer,
+)
+from protocol.cards.events import (
+    Authenticated,
+    CardGone,
+    CardSeen,
+    Debited,
+    Event,
+    Finished,
+    PendingCleared,
+    PendingProof,
+    Reason,
+    Refused,
+    Step,
+    Unknown,
+)
+from protocol.codes import RecordType
+from protocol.errors import RemoteError, StateMisuse
+from protocol.sam import Sam
+
+__all__ = [
+    "Authenticated",
+    "CardGone",
+    "CardSeen",
+    "DebitDialogue",
+    "Debited",
+    "Event",
+    "Finished",
+    "Input",
+    "PendingCleared",
+    "PendingProof",
+    "Reason",
+    "Refused",
+    "State",
+    "Step",
+    "Unknown",
+]
+
+
+class State(Enum):
+    IDLE = "nothing sent"
+    SELECTING = "SELECT sent"
+    SEEN = "card known, not yet proved; the caller checks it"
+    AUTHENTICATING = "AUTHENTICATE sent"
+    READING_PENDING = "GET PROOF sent for a debit of an earlier dialogue"
+    PENDING = "the caller writes the completion"
+    CONFIRMING_PENDING = "CONFIRM sent for the earlier debit"
+    CLEARED = "earlier debit settled; authenticate again"
+    READY = "authenticated; the caller writes the intent"
+    DEBITING = "DEBIT sent"
+    ASKING = "answer to DEBIT missing; GET PROOF sent"
+    DEBITED = "the caller writes the record, the card is there"
+    DEBITED_GONE = "the caller writes the record, the card has left"
+    CONFIRMING = "CONFIRM sent"
+    DONE = "record written"
+    UNKNOWN = "the caller writes a grey record"
+    REFUSED = "no debit; the caller writes `aborted` if it holds a sequence"
+    GONE = "card left before any DEBIT; as REFUSED"
+
+
+class Input(Enum):
+    START = "start"
+    AUTHENTICATE = "authenticate"
+    ANSWER = "answered"
+    COMPLETION_WRITTEN = "completion_written"
+    INTENT_WRITTEN = "intent_written"
+    RECORD_WRITTEN = "record_written"
+    ABANDON = "abandon"
+    CARD_GONE = "card_gone"
+
+
+_BEFORE_DEBIT: Final = (
+    State.IDLE,
+    State.SELECTING,
+    State.SEEN,
+    State.AUTHENTICATING,
+    State.READING_PENDING,
+    State.PENDING,
+    State.CONFIRMING_PENDING,
+    State.CLEARED,
+    State.READY,
+)
+ENDED: Final = frozenset({State.DONE, State.UNKNOWN, State.REFUSED, State.GONE})
+
+TRANSITIONS: Final[Mapping[tuple[State, Input], frozenset[State]]] = MappingProxyType(
+    {
+        (State.IDLE, Input.START): frozenset({State.SELECTING}),
+        (State.SELECTING, Input.ANSWER): frozenset({State.SEEN, State.REFUSED, State.GONE}),
+        (State.SEEN, Input.AUTHENTICATE): frozenset({State.AUTHENTICATING, State.REFUSED}),
+        (State.CLEARED, Input.AUTHENTICATE): frozenset({State.AUTHENTICATING}),
+        (State.AUTHENTICATING, Input.ANSWER): frozenset(
+            {State.READY, State.READING_PENDING, State.REFUSED, State.GONE}
+        ),
+        (State.READING_PENDING, Input.ANSWER): frozenset({State.PENDING, State.REFUSED, State.GONE}),
+        (State.PENDING, Input.COMPLETION_WRITTEN): frozenset({State.CONFIRMING_PENDING}),
+        (State.CONFIRMING_PENDING, Input.ANSWER): frozenset({State.CLEARED, State.REFUSED, State.GONE}),
+        (State.READY, Input.INTENT_WRITTEN): frozenset({State.DEBITING}),
+        (State.DEBITING, Input.ANSWER): frozenset({State.DEBITED, State.REFUSED, State.ASKING}),
+        (State.DEBITING, Input.CARD_GONE): frozenset({State.UNKNOWN}),
+        (State.ASKING, Input.ANSWER): frozenset({State.DEBITED, State.REFUSED, State.UNKNOWN}),
+        (State.ASKING, Input.CARD_GONE): frozenset({State.UNKNOWN}),
+        (State.DEBITED, Input.RECORD_WRITTEN): frozenset({State.CONFIRMING}),
+        (State.DEBITED, Input.CARD_GONE): frozenset({State.DEBITED_GONE}),
+        (State.DEBITED_GONE, Input.RECORD_WRITTEN): frozenset({State.DONE}),
+        (State.DEBITED_GONE, Input.CARD_GONE): frozenset({State.DEBITED_GONE}),
+        (State.CONFIRMING, Input.ANSWER): frozenset({State.DONE}),
+        (State.CONFIRMING, Input.CARD_GONE): frozenset({State.DONE}),
+        **{(state, Input.CARD_GONE): frozenset({State.GONE}) for state in _BEFORE_DEBIT},
+        **{(state, Input.ABANDON): frozenset({State.REFUSED}) for state in _BEFORE_DEBIT},
+        **{(state, Input.CARD_GONE): frozenset({state}) for state in ENDED},
+    }
+)
+"""(state, input) → possible next states; a pair that is missing is the caller's mistake, StateMisuse."""
+
+
+_REFUSALS: Final = frozenset(StatusWord) - {StatusWord.DONE}
+"""Answers by which a card says that the command had no effect."""
+
+
+class DebitDialogue:
+    """One card, from its arrival at the reader until it leaves; make a new one for the next.
+
+    Every verb raises StateMisuse when its turn has not come. The card's bytes raise nothing: they end in an event.
+    """
+
+    __slots__ = ("_before", "_card", "_card_challenge", "_challenge", "_order", "_pending", "_proof", "_sam", "state")
+
+    def __init__(self, sam: Sam) -> None:
+        self.state = State.IDLE
+        self._sam = sam
+        self._card: CardFacts | None = None
+        self._challenge = b""
+        self._card_challenge = b""
+        self._pending = False
+        self._proof: CardProof | None = None
+        self._before: Authenticated | None = None
+        self._order: DebitOrder | None = None
+
+    def start(self) -> Step:
+        """A card is in the field."""
+        self._turn(Input.START)
+        return self._go(Input.START, State.SELECTING, SELECT_COMMAND)
+
+    def authenticate(self, challenge: bytes) -> Step:
+        """The caller accepts the card; `challenge` is 16 random bytes, never used before."""
+        self._turn(Input.AUTHENTICATE)
+        card = self._facts()
+        if not self._sam.holds(card.key_version):
+            return self._refuse(Input.AUTHENTICATE, Reason.KEY_VERSION)
+        command = authenticate_command(card.key_version, challenge)
+        self._challenge = challenge
+        return self._go(Input.AUTHENTICATE, State.AUTHENTICATING, command)
+
+    def completion_written(self) -> Step:
+        """The completion record of the PendingProof is in flash, sealed."""
+        self._turn(Input.COMPLETION_WRITTEN)
+        assert self._proof is not None
+        return self._go(Input.COMPLETION_WRITTEN, State.CONFIRMING_PENDING, self._confirm(self._proof.identity))
+
+    def intent_written(self, order: DebitOrder) -> Step:
+        """The intent for exactly this order is in flash: from here on its sequence ends in a record, whatever comes."""
+        self._turn(Input.INTENT_WRITTEN)
+        card = self._facts()
+        mac = self._sam.debit_mac(
+            card.key_version,
+            card.uid,
+            terminal_challenge=self._challenge,
+            card_challenge=self._card_challenge,
+            order=order,
+        )
+        command = debit_command(card.key_version, order, mac)
+        self._order = order
+        return self._go(Input.INTENT_WRITTEN, State.DEBITING, command)
+
+    def record_written(self) -> Step:
+        """The purchase record of Debited is in flash, sealed."""
+        self._turn(Input.RECORD_WRITTEN)
+        assert self._order is not None
+        if self.state is State.DEBITED_GONE:
+            return self._go(Input.RECORD_WRITTEN, State.DONE, event=Finished(confirmed=False))
+        return self._go(Input.RECORD_WRITTEN, State.CONFIRMING, self._confirm(self._order.identity))
+
+    def abandon(self) -> Step:
+        """The caller gives up: deny list, expiry, operator; possible until the intent is written."""
+        self._turn(Input.ABANDON)
+        return self._refuse(Input.ABANDON, Reason.ABANDONED)
+
+    def card_gone(self) -> Step:
+        """The card left the field, or lost power; harmless after the end."""
+        self._turn(Input.CARD_GONE)
+        if self.state in ENDED or self.state is State.DEBITED_GONE:
+            return Step()
+        if self.state in {State.DEBITING, State.ASKING}:
+            return self._unknown(Input.CARD_GONE)
+        if self.state is State.DEBITED:
+            return self._go(Input.CARD_GONE, State.DEBITED_GONE)
+        if self.state is State.CONFIRMING:
+            return self._go(Input.CARD_GONE, State.DONE, event=Finished(confirmed=False))
+        return self._go(Input.CARD_GONE, State.GONE, event=CardGone())
+
+    def answered(self, answer: bytes | None) -> Step:
+        """The card's answer to the last command; None when the card is there and the answer did not come."""
+        self._turn(Input.ANSWER)
+        if self.state is State.DEBITING:
+            return self._debit_answered(answer)
+        if self.state is State.ASKING:
+            return self._asked(answer)
+        if self.state is State.CONFIRMING:
+            confirmed = answer == StatusWord.DONE.to_bytes(2, "big")
+            return self._go(Input.ANSWER, State.DONE, event=Finished(confirmed))
+        if answer is None:
+            return self._go(Input.ANSWER, State.GONE, event=CardGone())
+        try:
+            data, status = split_answer(answer)
+            if status != StatusWord.DONE:
+                return self._refuse(Input.ANSWER, self._refusal_reason(status), status)
+            return self._succeeded(data)
+        except RemoteError:
+            selecting = self.state is State.SELECTING
+            return self._refuse(Input.ANSWER, Reason.NOT_OUR_CARD if selecting else Reason.NOT_GENUINE)
+
+    def _succeeded(self, data: bytes) -> Step:
+        """A step before the DEBIT was done by the card. Raises RemoteError for an answer that is none."""
+        if self.state is State.SELECTING:
+            self._card = parse_select(data)
+            self._pending = self._card.proof_pending
+            return self._go(Input.ANSWER, State.SEEN, event=CardSeen(self._card))
+        if self.state is State.AUTHENTICATING:
+            return self._authenticated(data)
+        if self.state is State.READING_PENDING:
+            self._proof = CardProof.decode(data)
+            return self._go(Input.ANSWER, State.PENDING, event=PendingProof(self._facts(), self._proof))
+        self._pending = False
+        return self._go(Input.ANSWER, State.CLEARED, event=PendingCleared())
+
+    def _authenticated(self, data: bytes) -> Step:
+        card, given = self._facts(), parse_authenticate(data)
+        genuine = self._sam.verify_authenticate(
+            card.key_version,
+            card.uid,
+            given.mac,
+            terminal_challenge=self._challenge,
+            card_challenge=given.challenge,
+            number=card.number,
+            balance_cents=given.balance_cents,
+            counter=given.counter,
+        )
+        if not genuine:
+            return self._refuse(Input.ANSWER, Reason.NOT_GENUINE)
+        self._card_challenge = given.challenge
+        self._before = Authenticated(given.balance_cents, given.counter)
+        if self._pending:
+            return self._go(Input.ANSWER, State.READING_PENDING, GET_PROOF_COMMAND)
+        return self._go(Input.ANSWER, State.READY, event=self._before)
+
+    def _debit_answered(self, answer: bytes | None) -> Step:
+        """What cannot be believed counts as missing: only the card's own proof says what happened."""
+        try:
+            data, status = split_answer(answer or b"")
+            if status == StatusWord.DONE:
+                given = parse_debit(data)
+                if self._follows(given.balance_after_cents, given.counter):
+                    return self._debited(given)
+            elif not data and status in _REFUSALS:
+                return self._refuse(Input.ANSWER, self._refusal_reason(status), status)
+        except RemoteError:
+            pass
+        return self._go(Input.ANSWER, State.ASKING, GET_PROOF_COMMAND)
+
+    def _asked(self, answer: bytes | None) -> Step:
+        """The proof asked for after a missing answer: of this debit, of an earlier one, or nothing to go by."""
+        assert self._order is not None
+        assert self._before is not None
+        try:
+            data, status = split_answer(answer or b"")
+            if status == StatusWord.NO_PROOF_KEPT and not data:
+                return self._refuse(Input.ANSWER, Reason.NOT_DEBITED, status)
+            if status == StatusWord.DONE:
+                kept = CardProof.decode(data)
+                if self._is_ours(kept):
+                    return self._debited(DebitAnswer(kept.balance_after_cents, kept.counter, kept.proof))
+                if kept.identity != self._order.identity and kept.counter == self._before.counter:
+                    return self._refuse(Input.ANSWER, Reason.NOT_DEBITED)
+        except RemoteError:
+            pass
+        return self._unknown(Input.ANSWER)
+
+    def _is_ours(self, kept: CardProof) -> bool:
+        order = self._order
+        return (
+            order is not None
+            and kept.type == RecordType.PURCHASE
+            and (kept.identity, kept.amount_cents, kept.currency)
+            == (order.identity, order.amount_cents, order.currency)
+            and self._follows(kept.balance_after_cents, kept.counter)
+        )
+
+    def _follows(self, balance_after_cents: int, counter: int) -> bool:
+        """Whether these can come of our debit, given what the card proved at AUTHENTICATE."""
+        assert self._order is not None
+        assert self._before is not None
+        expected = (self._before.balance_cents - self._order.amount_cents, self._before.counter + 1)
+        return (balance_after_cents, counter) == expected
+
+    def _debited(self, given: DebitAnswer) -> Step:
+        assert self._order is not None
+        event = Debited(self._order, given.balance_after_cents, given.counter, given.proof)
+        return self._go(Input.ANSWER, State.DEBITED, event=event)
+
+    def _refusal_reason(self, status: int) -> Reason:
+        if self.state is State.SELECTING:
+            return Reason.NOT_OUR_CARD
+        if self.state is State.READING_PENDING and status == StatusWord.NO_PROOF_KEPT:
+            return Reason.NO_ANSWER_KEPT
+        return Reason.BALANCE_TOO_LOW if status == StatusWord.BALANCE_TOO_LOW else Reason.CARD_REFUSED
+
+    def _confirm(self, identity: Identity) -> bytes:
+        card = self._facts()
+        mac = self._sam.confirm_mac(
+            card.key_version,
+            card.uid,
+            terminal_challenge=self._challenge,
+            card_challenge=self._card_challenge,
+            identity=identity,
+        )
+        return confirm_command(card.key_version, identity, mac)
+
+    def _facts(self) -> CardFacts:
+        assert self._card is not None
+        return self._card
+
+    def _refuse(self, given: Input, reason: Reason, status: int | None = None) -> Step:
+        return self._go(given, State.REFUSED, event=Refused(reason, status))
+
+    def _unknown(self, given: Input) -> Step:
+        assert self._order is not None
+        assert self._before is not None
+        event = Unknown(self._order, self._before.balance_cents, self._before.counter)
+        return self._go(given, State.UNKNOWN, event=event)
+
+    def _turn(self, given: Input) -> None:
+        if (self.state, given) not in TRANSITIONS:
+            raise StateMisuse(f"{given.value} while {self.state.name}: {self.state.value}")
+
+    def _go(self, given: Input, state: State, command: bytes | None = None, *, event: Event | None = None) -> Step:
+        assert state in TRANSITIONS[self.state, given]
+        self.state = state
+        return Step(command, event)
