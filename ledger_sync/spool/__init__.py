@@ -1,0 +1,40 @@
+"""The spool: every accepted record on disk before it is acknowledged, until the ledger's receipt (docs/spool.md)."""
+
+from ledger_sync.errors import DiskFull, SpoolBusy, SpoolClosed, SpoolError, SpoolFailure
+from ledger_sync.spool.batches import Batch
+from ledger_sync.spool.intake import (
+    AnchorIntake,
+    BaselineIntake,
+    EntryLogin,
+    Intake,
+    Outcome,
+    OutcomeKind,
+    RecordsIntake,
+    TombstoneIntake,
+)
+from ledger_sync.spool.spool import Spool, SpoolFacts, Total
+from ledger_sync.spool.store import SpoolSettings, SpoolState
+from ledger_sync.spool.writer import SpoolWriter
+
+__all__ = [
+    "AnchorIntake",
+    "BaselineIntake",
+    "Batch",
+    "DiskFull",
+    "EntryLogin",
+    "Intake",
+    "Outcome",
+    "OutcomeKind",
+    "RecordsIntake",
+    "Spool",
+    "SpoolBusy",
+    "SpoolClosed",
+    "SpoolError",
+    "SpoolFacts",
+    "SpoolFailure",
+    "SpoolSettings",
+    "SpoolState",
+    "SpoolWriter",
+    "TombstoneIntake",
+    "Total",
+]

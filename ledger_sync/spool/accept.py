@@ -1,0 +1,303 @@
+"""Taking intakes up inside one transaction: ranges, trade times, totals, packed rows (docs/protocol.md §8, §9).
+
+The work per frame is small and constant; per record there is one pass for columns and one for trade times, both
+without a Python call per record. Only a frame that overlaps what is held is taken apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import apsw
+
+from ledger_sync.errors import SpoolDamaged
+from ledger_sync.spool.epochs import Epochs, EpochState
+from ledger_sync.spool.intake import (
+    AnchorIntake,
+    BaselineIntake,
+    EntryLogin,
+    Intake,
+    Outcome,
+    OutcomeKind,
+    RecordsIntake,
+    TombstoneIntake,
+)
+from ledger_sync.spool.stored import stored_seal, stored_trade_ms, suspect_stored
+from protocol.codes import RowKind
+from protocol.errors import Malformed, RemoteError
+from protocol.messages import Baseline, Tombstone, decode_up
+from protocol.ranges import Decision, Verdict, agree
+from protocol.records import LENGTH_OFFSET, Summary, previous_seal, seal_of, summarise, walk
+from protocol.rows import PackedRow
+from protocol.trade_time import UtcOffset, measured_anchor_ms, trade_days, trade_times
+
+_INSERT_ROW: Final = "INSERT INTO rows (terminal, epoch, kind, first, last, bytes) VALUES (?, ?, ?, ?, ?, ?)"
+_ADD_TOTAL: Final = (
+    "INSERT INTO totals (terminal, epoch, trade_day, type, count, cents) VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET count = count + excluded.count, cents = cents + excluded.cents"
+)
+HOLES_REASON: Final = "more holes in this epoch than are kept apart"
+_WHOLE: Final = frozenset({Verdict.EXTENDS, Verdict.NEW_RANGE, Verdict.FILLS})
+
+
+class Acceptor:
+    """Takes up one group; `finish` writes what was gathered. The caller owns the transaction."""
+
+    def __init__(self, connection: apsw.Connection, epochs: Epochs, utc_offset_ms: UtcOffset) -> None:
+        self._connection = connection
+        self._epochs = epochs
+        self._utc_offset_ms = utc_offset_ms
+        self._rows: list[tuple[int, int, int, int, int, bytes]] = []
+        self._totals: dict[tuple[int, int, int, int], list[int]] = {}
+
+    def accept(self, intake: Intake) -> Outcome:
+        """Take up one intake; nothing of a MALFORMED one has any effect."""
+        try:
+            if isinstance(intake, RecordsIntake):
+                return self._records(intake)
+            if isinstance(intake, AnchorIntake):
+                return self._anchor(intake)
+            if isinstance(intake, BaselineIntake):
+                return self._baseline(intake)
+            return self._tombstone(intake)
+        except RemoteError as error:
+            return Outcome(OutcomeKind.MALFORMED, reason=str(error))
+
+    def finish(self) -> None:
+        """Write rows, ranges and totals: everything of this group that is not yet in the transaction."""
+        self._write_rows()
+        self._epochs.write()
+        if self._totals:
+            self._connection.executemany(
+                _ADD_TOTAL, [(*key, count, cents) for key, (count, cents) in self._totals.items()]
+            )
+            self._totals.clear()
+
+    def forget(self) -> None:
+        """The transaction failed."""
+        self._rows.clear()
+        self._totals.clear()
+        self._epochs.forget()
+
+    # -- records ------------------------------------------------------------------------------------------------------
+
+    def _records(self, intake: RecordsIntake) -> Outcome:
+        payload = intake.payload
+        found = summarise(payload)
+        if found.terminal != intake.terminal or found.epoch != intake.epoch:
+            raise Malformed("records", "not of the session's terminal and epoch")
+        state = self._epochs.get(intake.terminal, intake.epoch)
+        if intake.keep_as_suspect:
+            return self._suspect(intake, found, state, "kept as suspect after re-enrolment")
+        end_of_first = payload[LENGTH_OFFSET]
+        decision = state.ranges.classify(
+            found.first, found.last, payload[end_of_first - 16 : end_of_first - 8], payload[-8:]
+        )
+        verdict = decision.verdict
+        if verdict is Verdict.SUSPECT:
+            return self._suspect(intake, found, state, "the chain of seals does not continue what is held")
+        if verdict is Verdict.FULL:
+            return Outcome(OutcomeKind.FULL, reason=HOLES_REASON)
+        if decision.checks or verdict not in _WHOLE:
+            return self._checked(intake, found, state, decision)
+        self._epochs.change(intake.terminal, intake.epoch)
+        self._keep(intake, found, state)
+        return Outcome(OutcomeKind.ACCEPTED, *state.ack(intake.first_unacknowledged))
+
+    def _checked(self, intake: RecordsIntake, found: Summary, state: EpochState, decision: Decision) -> Outcome:
+        """Compare with what is stored, keep what is new: a duplicate, a straddling frame, or a fork."""
+        self._write_rows()  # this group's own rows take part in the comparison
+        key = (intake.terminal, intake.epoch)
+        records = list(walk(intake.payload))
+
+        def frame_seal(sequence: int) -> bytes:
+            if sequence < found.first:
+                return previous_seal(records[0])
+            return seal_of(records[sequence - found.first])
+
+        def stored(sequence: int, floor: int) -> tuple[int, bytes] | None:
+            return stored_seal(self._connection, key, sequence, floor)
+
+        try:
+            same = agree(decision.checks, frame_seal, stored)
+        except SpoolDamaged as error:
+            return self._suspect(intake, found, state, str(error))
+        if not same:
+            return self._suspect(intake, found, state, "another seal is held for the same sequence")
+        if not decision.keep:
+            return Outcome(OutcomeKind.DUPLICATE, *state.ack(intake.first_unacknowledged))
+        self._epochs.change(*key)
+        new = 0
+        for first, last in decision.keep:
+            payload = b"".join(records[first - found.first : last - found.first + 1])
+            self._keep(replace(intake, payload=payload), summarise(payload), state)
+            new += last - first + 1
+        kind = OutcomeKind.ACCEPTED if new == found.count else OutcomeKind.PARTLY
+        return Outcome(kind, *state.ack(intake.first_unacknowledged))
+
+    def _keep(self, intake: RecordsIntake, found: Summary, state: EpochState) -> None:
+        """Store consecutive records of which none is held yet, as one row."""
+        first, last = found.first, found.last
+        times = trade_times(
+            found.boots,
+            found.uptimes_ds,
+            found.clocks_ms,
+            anchors_ms=state.anchors_ms,
+            received_ms=intake.received_ms,
+            predecessor_ms=self._trade_ms(state, intake, first - 1),
+            successor_ms=self._trade_ms(state, intake, last + 1),
+        )
+        self._add_row(intake, found, state, RowKind.RECORDS, times)
+        payload = intake.payload
+        end_of_first = payload[LENGTH_OFFSET]
+        seals = (payload[end_of_first - 16 : end_of_first - 8], payload[-8:])
+        if state.ranges.apply(first, last, seals=seals, trade_ms=(times[0], times[-1])):
+            # The tombstone's receipt was not the record's (R9).
+            state.settled.remove(first, last)
+            state.settled_changed = state.tombstones_changed = True
+        self._count(intake, found, times)
+
+    def _trade_ms(self, state: EpochState, intake: RecordsIntake, sequence: int) -> int | None:
+        known = state.ranges.trade_ms_at(sequence)
+        if known is None and state.ranges.recorded(sequence):
+            self._write_rows()
+            return stored_trade_ms(self._connection, (intake.terminal, intake.epoch), sequence)
+        return known
+
+    def _count(self, intake: RecordsIntake, found: Summary, times: list[int]) -> None:
+        """Add to the totals (R15): every record counts under its trade day and type, cents where money moved."""
+        days = trade_days(times, self._utc_offset_ms)
+        types = found.types
+        if days.count(days[0]) == len(days) and types.count(types[0]) == len(types):
+            self._add_total((intake.terminal, intake.epoch, days[0], types[0]), len(types), found.sum_cents)
+            return
+        for day, kind, cents in zip(days, types, found.amounts_cents, strict=True):
+            self._add_total((intake.terminal, intake.epoch, day, kind), 1, cents)
+
+    def _add_total(self, key: tuple[int, int, int, int], count: int, cents: int) -> None:
+        total = self._totals.get(key)
+        if total is None:
+            self._totals[key] = [count, cents]
+        else:
+            total[0] += count
+            total[1] += cents
+
+    # -- suspects -----------------------------------------------------------------------------------------------------
+
+    def _suspect(self, intake: RecordsIntake, found: Summary, state: EpochState, why: str) -> Outcome:
+        """Store beside the ranges: neither ranges nor totals change. The same bytes are stored once."""
+        self._write_rows()
+        outcome = Outcome(OutcomeKind.SUSPECT, *state.ack(intake.first_unacknowledged), reason=why)
+        if suspect_stored(self._connection, (intake.terminal, intake.epoch), found.last, intake.payload):
+            return outcome
+        times = trade_times(
+            found.boots,
+            found.uptimes_ds,
+            found.clocks_ms,
+            anchors_ms=state.anchors_ms,
+            received_ms=intake.received_ms,
+            predecessor_ms=None,
+            successor_ms=None,
+        )
+        self._add_row(intake, found, state, RowKind.SUSPECT, times)
+        return outcome
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
+
+    def _add_row(
+        self, intake: RecordsIntake, found: Summary, state: EpochState, kind: RowKind, times: Sequence[int]
+    ) -> None:
+        boots = found.boots
+        if boots.count(boots[0]) == len(boots):
+            known = boots[0] in state.anchors_ms
+        else:
+            known = all(boot in state.anchors_ms for boot in boots)
+        self._pack(
+            PackedRow(
+                kind,
+                intake.terminal,
+                intake.epoch,
+                found.first,
+                found.last,
+                intake.received_ms,
+                intake.payload,
+                times,
+                known,
+            )
+        )
+
+    def _pack(self, row: PackedRow) -> None:
+        self._rows.append((row.terminal, row.epoch, row.kind, row.first, row.last, row.encode()))
+
+    def _write_rows(self) -> None:
+        if self._rows:
+            self._connection.executemany(_INSERT_ROW, self._rows)
+            self._rows.clear()
+
+    # -- the other kinds ----------------------------------------------------------------------------------------------
+
+    def _anchor(self, intake: AnchorIntake) -> Outcome:
+        self._epochs.change(intake.terminal, intake.epoch).note_anchor(intake.boot, intake.anchor_ms)
+        return Outcome(OutcomeKind.ACCEPTED)
+
+    def _baseline(self, intake: BaselineIntake) -> Outcome:
+        message = decode_up(intake.message)
+        if not isinstance(message, Baseline):
+            raise Malformed("BASELINE", "another message")
+        entry = message.entries[-1]
+        if message.terminal != intake.terminal or entry.epoch != intake.epoch:
+            raise Malformed("BASELINE", "not of the session's terminal and epoch")
+        self._pack(
+            PackedRow(
+                RowKind.BASELINE,
+                intake.terminal,
+                intake.epoch,
+                entry.first_unacknowledged,
+                entry.next,
+                intake.received_ms,
+                intake.message,
+                anchor_known=True,
+            )
+        )
+        anchor_ms = measured_anchor_ms(intake.received_ms, message.uptime_ds)
+        self._epochs.change(intake.terminal, intake.epoch).note_anchor(message.boot, anchor_ms)
+        logins = []
+        for one in message.entries:
+            state = self._epochs.get(intake.terminal, one.epoch)
+            decision = state.ranges.login(one.first_unacknowledged, one.next, one.seal_before)
+            settled = state.settled_up_to(decision.durable)
+            logins.append(EntryLogin(one.epoch, one.first_unacknowledged, settled, decision))
+        return Outcome(OutcomeKind.ACCEPTED, logins=logins)
+
+    def _tombstone(self, intake: TombstoneIntake) -> Outcome:
+        message = decode_up(intake.message)
+        if not isinstance(message, Tombstone):
+            raise Malformed("TOMBSTONE", "another message")
+        if message.terminal != intake.terminal or message.epoch != intake.epoch:
+            raise Malformed("TOMBSTONE", "not of the session's terminal and epoch")
+        state = self._epochs.get(intake.terminal, intake.epoch)
+        missing = state.ranges.missing(message.first, message.last)
+        if missing and not state.ranges.has_room():
+            return Outcome(OutcomeKind.FULL, reason=HOLES_REASON)
+        if missing:
+            self._epochs.change(intake.terminal, intake.epoch)
+            state.ranges.apply_tombstone(message.first, message.last)
+            state.tombstones_changed = True
+            self._pack(
+                PackedRow(
+                    RowKind.TOMBSTONE,
+                    intake.terminal,
+                    intake.epoch,
+                    message.first,
+                    message.last,
+                    intake.received_ms,
+                    intake.message,
+                )
+            )
+        if not missing:
+            kind = OutcomeKind.DUPLICATE
+        else:
+            kind = OutcomeKind.ACCEPTED if missing == [(message.first, message.last)] else OutcomeKind.PARTLY
+        return Outcome(kind, *state.ack(intake.first_unacknowledged))

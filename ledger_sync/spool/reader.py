@@ -1,0 +1,264 @@
+"""Reading a spool beside a running server, without a right to write (`mode=ro`): totals, rows, what is stuck, verify.
+
+Nothing here is needed to run; everything here is what a person asks. Card numbers show their last digits only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import apsw
+
+from ledger_sync.errors import SpoolFailure
+from ledger_sync.spool.epochs import load_intervals, load_ranges
+from ledger_sync.spool.schema import open_reader
+from protocol import rows
+from protocol.codes import RowKind
+from protocol.errors import Malformed, RemoteError
+from protocol.intervals import Intervals
+from protocol.records import (
+    MONEY_TYPES,
+    Completion,
+    Grey,
+    Purchase,
+    card_masked,
+    decode_body,
+    previous_seal,
+    read_head,
+    seal_of,
+    walk,
+)
+
+ROWS_LISTED_MAX: Final = 1_000
+FINDINGS_MAX: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """One record as a person may see it; `card` is masked, None where the type has none."""
+
+    sequence: int
+    type: int
+    trade_ms: int
+    boot: int
+    clock_ms: int
+    amount_cents: int
+    merchant: int | None
+    card: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """One row; `records` is empty for baselines and tombstones, `fault` says why a row cannot be read."""
+
+    row: int
+    kind: int
+    terminal: int
+    epoch: int
+    first: int
+    last: int
+    received_ms: int
+    settled: bool
+    records: list[RecordView]
+    fault: str = ""
+
+
+class SpoolReader:
+    """Made by `SpoolReader.open`; close it soon, for an open read keeps the WAL from being written back."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: str, *, vfs: str | None = None) -> Iterator[SpoolReader]:
+        """One consistent view of the file as it is now. Raises SpoolFailure, ForeignSpool, UnsafeSqlite."""
+        connection = open_reader(path, vfs=vfs)
+        try:
+            connection.execute("BEGIN")
+            yield cls(connection)
+        except apsw.Error as error:
+            raise SpoolFailure(f"cannot read the spool: {type(error).__name__}: {error}") from error
+        finally:
+            connection.close()
+
+    def identity(self) -> dict[str, Any]:
+        """Spool id (hex), birth, front-end, site, ledger generation and position known."""
+        found: dict[str, Any] = dict(self._query("SELECT name, value FROM meta"))
+        found["spool_id"] = found["spool_id"].hex()
+        return found
+
+    def totals(self) -> list[dict[str, int]]:
+        """Count and cents per terminal, epoch, trade day and type (R15); they include what was pruned."""
+        names = ("terminal", "epoch", "trade_day", "type", "count", "cents")
+        return [dict(zip(names, each, strict=True)) for each in self._query("SELECT * FROM totals")]
+
+    def merchants(self) -> list[dict[str, int]]:
+        """Count and cents per merchant and type, decoded from the rows still stored; suspects are not in it."""
+        sums: dict[tuple[int, int], list[int]] = {}
+        for _, data in self._stored(RowKind.RECORDS):
+            for record in walk(rows.decode(data).payload):
+                if record[0] not in MONEY_TYPES:
+                    continue
+                body = _body(record)
+                if isinstance(body, Purchase | Grey):
+                    total = sums.setdefault((body.merchant, record[0]), [0, 0])
+                    total[0] += 1
+                    total[1] += body.amount_cents
+        return [
+            {"merchant": merchant, "type": kind, "count": count, "cents": cents}
+            for (merchant, kind), (count, cents) in sorted(sums.items())
+        ]
+
+    def rows(
+        self, *, after_row: int = 0, terminal: int | None = None, unsettled: bool = False, limit: int = 100
+    ) -> list[RowView]:
+        """Rows in order of intake with their records; at most `ROWS_LISTED_MAX`."""
+        settled = self._settled()
+        found: list[RowView] = []
+        query = "SELECT id, bytes FROM rows WHERE id > ? AND (? IS NULL OR terminal = ?) ORDER BY id"
+        for row, data in self._rows_of(query, (after_row, terminal, terminal)):
+            if unsettled and row in settled:
+                continue
+            found.append(_view(row, data, settled=row in settled))
+            if len(found) >= min(limit, ROWS_LISTED_MAX):
+                break
+        return found
+
+    def stuck(self, *, now_ms: int, older_than_ms: int, limit: int = 100) -> list[RowView]:
+        """Rows that have waited longer than that for a receipt."""
+        waiting = self.rows(unsettled=True, limit=limit)
+        return [each for each in waiting if now_ms - each.received_ms > older_than_ms]
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Ranges, tombstones and holes of every (terminal, epoch)."""
+        listed = []
+        for terminal, epoch in self._query("SELECT DISTINCT terminal, epoch FROM ranges"):
+            key = (terminal, epoch)
+            ranges = [(held.first, held.last) for held in load_ranges(self._connection, key)]
+            listed.append(
+                {
+                    "terminal": terminal,
+                    "epoch": epoch,
+                    "ranges": ranges,
+                    "tombstones": list(load_intervals(self._connection, "tombstones", key)),
+                    "gaps": Intervals(ranges).missing(ranges[0][0], ranges[-1][1]),
+                }
+            )
+        return listed
+
+    def verify(self) -> list[str]:
+        """What in the file contradicts itself; an empty list is a sound spool. Reads every row."""
+        findings = [f"integrity: {text}" for (text,) in self._query("PRAGMA integrity_check") if text != "ok"]
+        held: dict[tuple[int, int], Intervals] = {}
+        counted: dict[tuple[int, int], int] = {}
+        for row, data in self._stored(RowKind.RECORDS):
+            try:
+                decoded = rows.decode(data)
+                _check_records(decoded)
+            except RemoteError as error:
+                findings.append(f"row {row}: {error}")
+                continue
+            key = (decoded.terminal, decoded.epoch)
+            mine = held.setdefault(key, Intervals())
+            if mine.within(decoded.first, decoded.last):
+                findings.append(f"row {row}: sequences {decoded.first}…{decoded.last} are stored twice")
+            mine.add(decoded.first, decoded.last)
+            counted[key] = counted.get(key, 0) + decoded.last - decoded.first + 1
+        for key, mine in held.items():
+            findings += self._against_ranges(key, mine, counted[key])
+        return findings[:FINDINGS_MAX]
+
+    def _against_ranges(self, key: tuple[int, int], stored: Intervals, count: int) -> Iterator[str]:
+        who = f"terminal {key[0]} epoch {key[1]}"
+        ranges = Intervals((held.first, held.last) for held in load_ranges(self._connection, key))
+        tombstones = Intervals(load_intervals(self._connection, "tombstones", key))
+        for first, last in stored:
+            if ranges.missing(first, last):
+                yield f"{who}: rows hold {first}…{last}, the ranges do not"
+            if tombstones.within(first, last):
+                yield f"{who}: {first}…{last} is stored and a tombstone too"
+        pruned = bool(self._query("SELECT 1 FROM pruned LIMIT 1"))
+        if not pruned:
+            for first, last in ranges:
+                for hole in stored.missing(first, last):
+                    if tombstones.missing(*hole):
+                        yield f"{who}: the ranges hold {hole[0]}…{hole[1]}, no row does"
+        ((total,),) = self._query("SELECT coalesce(sum(count), 0) FROM totals WHERE terminal = ? AND epoch = ?", key)
+        if total < count or (total > count and not pruned):
+            yield f"{who}: totals count {total} records, the rows {count}"
+
+    def _settled(self) -> Intervals:
+        return Intervals(
+            self._query("SELECT first_row, last_row FROM settlements UNION ALL SELECT first_row, last_row FROM pruned")
+        )
+
+    def _stored(self, kind: int) -> Iterable[tuple[int, bytes]]:
+        return self._rows_of("SELECT id, bytes FROM rows WHERE kind = ? ORDER BY id", (kind,))
+
+    def _rows_of(self, sql: str, bindings: tuple[object, ...]) -> Iterable[tuple[int, bytes]]:
+        found: Iterable[Any] = self._connection.execute(sql, bindings)  # one by one: a spool may exceed memory
+        return found
+
+    def _query(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
+        return self._connection.execute(sql, bindings).fetchall()
+
+
+def _body(record: memoryview) -> object:
+    try:
+        return decode_body(record)
+    except RemoteError:
+        return None
+
+
+def _check_records(row: rows.PackedRow) -> None:
+    """Raise a RemoteError unless the records are what the row says and each contains its predecessor's seal."""
+    before: bytes | None = None
+    expected = row.first
+    for record in walk(row.payload):
+        head = read_head(record)
+        if (head.terminal, head.epoch, head.sequence) != (row.terminal, row.epoch, expected):
+            raise Malformed("packed row", f"another record where {expected} should stand")
+        if before is not None and previous_seal(record) != before:
+            raise Malformed("packed row", f"the chain of seals breaks before {expected}")
+        before = seal_of(record)
+        expected += 1
+    if expected != row.last + 1:
+        raise Malformed("packed row", f"records end before {expected}")
+
+
+def _view(row: int, data: bytes, *, settled: bool) -> RowView:
+    try:
+        found = rows.decode(data)
+        records = (
+            [
+                _record_view(record, trade_ms)
+                for record, trade_ms in zip(walk(found.payload), found.trade_ms, strict=True)
+            ]
+            if found.trade_ms
+            else []
+        )
+    except (RemoteError, ValueError) as error:
+        return RowView(row, 0, 0, 0, 0, 0, 0, settled, [], f"cannot be read: {error}")
+    return RowView(
+        row, found.kind, found.terminal, found.epoch, found.first, found.last, found.received_ms, settled, records
+    )
+
+
+def _record_view(record: memoryview, trade_ms: int) -> RecordView:
+    head = read_head(record)
+    body = _body(record)
+    card = body.card if isinstance(body, Purchase | Grey | Completion) else None
+    return RecordView(
+        sequence=head.sequence,
+        type=head.type,
+        trade_ms=trade_ms,
+        boot=head.boot,
+        clock_ms=head.clock_ms,
+        amount_cents=body.amount_cents if isinstance(body, Purchase | Grey) else 0,
+        merchant=body.merchant if isinstance(body, Purchase | Grey) else None,
+        card=None if card is None else card_masked(card),
+    )
