@@ -1,0 +1,95 @@
+"""What a terminal's memory says, decoded from the flash bytes alone: one of the three artefacts that must agree.
+
+It uses the firmware's readers and never its state. Amounts in cents; sequences are inclusive. JSON-able.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocol.errors import ProtocolError
+from protocol.record_bodies import Grey
+from protocol.records import MONEY_TYPES, Purchase, decode_body, read_head
+from protocol.signed import SignedHead
+from terminal_sim.errors import RecordGone, SectorDead
+from terminal_sim.flash import VirtualFlash
+from terminal_sim.journal import Journal
+from terminal_sim.layout import FlashLayout
+from terminal_sim.lists import DenyListMemory
+from terminal_sim.ring import EpochMarks, Ring
+
+
+def dump_flash(flash: VirtualFlash, terminal: int, *, layout: FlashLayout | None = None) -> dict[str, Any]:
+    """Everything countable of one terminal's memory; the flash is only read."""
+    layout = layout if layout is not None else FlashLayout(flash.size_bytes)
+    ring = Ring(flash, layout.ring)
+    lists = DenyListMemory(flash, layout)
+    return {
+        "terminal": terminal,
+        "list": _list(lists),
+        "capacity_records": ring.capacity_records,
+        "unacknowledged": ring.unacknowledged,
+        "epochs": [_epoch(flash, layout, ring, ring.epochs[epoch]) for epoch in sorted(ring.epochs)],
+    }
+
+
+def _list(lists: DenyListMemory) -> dict[str, Any]:
+    generation, counter = lists.version
+    entries_bytes = 0 if lists.version == (0, 0) else SignedHead.decode(lists.head).content_bytes
+    return {
+        "generation": generation,
+        "counter": counter,
+        "content_bytes": entries_bytes,
+        "damaged": lists.damaged,
+    }
+
+
+def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMarks) -> dict[str, Any]:
+    journal = Journal(flash, layout.journal, epoch=marks.epoch)
+    next_sequence = marks.next
+    owed: dict[str, Any] | None = None
+    last = journal.last
+    if last is not None and last.entry.sequence >= marks.next:
+        if last.record_type:
+            next_sequence = last.entry.sequence + 1
+        elif last.entry.amount_cents:
+            owed = {
+                "sequence": last.entry.sequence,
+                "amount_cents": last.entry.amount_cents,
+                "debit_sent": last.debit_sent,
+            }
+    types: dict[str, int] = {}
+    merchants: dict[str, dict[str, int]] = {}
+    unreadable: list[int] = []
+    running_count = running_sum_cents = 0
+    for sequence in range(marks.oldest, next_sequence):
+        try:
+            record = ring.read(marks.epoch, sequence)
+            head = read_head(record)
+            body = decode_body(record)
+        except (SectorDead, RecordGone, ProtocolError):
+            unreadable.append(sequence)
+            continue
+        name = f"{head.type:02x}"
+        types[name] = types.get(name, 0) + 1
+        running_count, running_sum_cents = head.running_count, head.running_sum_cents
+        if head.type in MONEY_TYPES and isinstance(body, Purchase | Grey):
+            totals = merchants.setdefault(str(body.merchant), {"count": 0, "cents": 0, "grey_cents": 0})
+            totals["count"] += 1
+            totals["cents"] += body.amount_cents
+            totals["grey_cents"] += body.amount_cents if isinstance(body, Grey) else 0
+    return {
+        "epoch": marks.epoch,
+        "boot": journal.boot,
+        "oldest": marks.oldest,
+        "issued": next_sequence - 1,
+        "acknowledged": marks.acknowledged,
+        "settled": marks.settled,
+        "unacknowledged": next_sequence - 1 - marks.acknowledged,
+        "unreadable": unreadable,
+        "owed": owed,
+        "records_by_type": types,
+        "merchants": merchants,
+        "running_count": running_count,
+        "running_sum_cents": running_sum_cents,
+    }

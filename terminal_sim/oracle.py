@@ -1,0 +1,134 @@
+"""An independent oracle of the money: it watches cards and tills, never records, ledgers or totals (R18).
+
+What a card's memory did is the truth about purses; what a till told a customer is what must be true of it:
+
+    sold     the card was debited by exactly that amount for exactly that identity
+    refused, aborted     nothing was taken for that tap
+    grey     either; the card's next dialogue, anywhere, must bring the truth home
+
+Keep it ignorant: it must not import anything that makes records or books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from protocol.cards.aes import AesCardImage
+from protocol.cards.apdu import Identity
+from protocol.record_bodies import card_masked
+from terminal_sim.card import CardStore
+from terminal_sim.firmware import Outcome, TapResult
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A debit that a card has really made."""
+
+    card: int
+    amount_cents: int
+    merchant: int
+
+
+@dataclass(slots=True)
+class Oracle:
+    """Give `card_written` to every CardField, and every TapResult to `answered`."""
+
+    merchant_of: Mapping[int, int]
+    """Terminal → merchant."""
+    opening_cents: dict[int, int] = field(default_factory=dict)
+    """Card → purse at the start, and credits executed since."""
+    executed: dict[Identity, Executed] = field(default_factory=dict)
+    sold: dict[Identity, int] = field(default_factory=dict)
+    grey: dict[Identity, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    """Reason → taps."""
+    faults: list[str] = field(default_factory=list)
+    """What cannot be; empty in a sound system."""
+
+    def issued(self, image: AesCardImage) -> None:
+        """A card with its opening balance."""
+        self.opening_cents[image.number] = image.balance_cents
+
+    def card_written(self, before: AesCardImage, after: AesCardImage) -> None:
+        """A card has stored a new image; a debit is one whose counter rose."""
+        if after.counter == before.counter:
+            if after.balance_cents != before.balance_cents:
+                self.faults.append(f"card {card_masked(after.number)}: balance moved without its counter")
+            return
+        proof = after.last_proof
+        taken_cents = before.balance_cents - after.balance_cents
+        if proof is None or proof.amount_cents != taken_cents or after.counter != before.counter + 1:
+            self.faults.append(f"card {card_masked(after.number)}: a debit without its proof")
+            return
+        if proof.identity in self.executed:
+            self.faults.append(f"{proof.identity} was debited twice")
+        merchant = self.merchant_of.get(proof.identity.terminal, 0)
+        self.executed[proof.identity] = Executed(after.number, taken_cents, merchant)
+
+    def answered(self, terminal: int, epoch: int, result: TapResult) -> None:
+        """What the customer was told."""
+        identity = Identity(terminal, epoch, result.sequence)
+        executed = self.executed.get(identity) if result.sequence else None
+        if result.outcome is Outcome.SOLD:
+            if executed is None or (executed.card, executed.amount_cents) != (result.card, result.amount_cents):
+                self.faults.append(f"{identity} was sold, and the card has not paid that")
+            if identity in self.sold:
+                self.faults.append(f"{identity} was sold twice")
+            self.sold[identity] = result.amount_cents
+        elif result.outcome is Outcome.GREY:
+            self.grey[identity] = result.amount_cents
+        else:
+            self.refused[result.why.value] = self.refused.get(result.why.value, 0) + 1
+            if executed is not None:
+                self.faults.append(f"{identity} was refused, and the card has paid")
+
+    # -- figures
+
+    def executed_cents(self) -> int:
+        return sum(each.amount_cents for each in self.executed.values())
+
+    def executed_by_merchant(self) -> dict[int, int]:
+        totals: dict[int, int] = {}
+        for each in self.executed.values():
+            totals[each.merchant] = totals.get(each.merchant, 0) + each.amount_cents
+        return totals
+
+    def purses_cents(self, cards: CardStore) -> int:
+        """Sum of what the cards really hold."""
+        return sum(cards.load(number).balance_cents for number in cards.numbers())
+
+    def check_cards(self, cards: CardStore) -> list[str]:
+        """Every card holds its opening balance less what it has executed; with `faults`, all that is wrong."""
+        spent: dict[int, int] = {}
+        for each in self.executed.values():
+            spent[each.card] = spent.get(each.card, 0) + each.amount_cents
+        wrong = [
+            f"card {card_masked(number)} does not hold opening balance less debits"
+            for number, opening in sorted(self.opening_cents.items())
+            if cards.load(number).balance_cents != opening - spent.get(number, 0)
+        ]
+        return self.faults + wrong
+
+    def expected_mirrors_cents(
+        self,
+        cards: CardStore,
+        *,
+        posted: Iterable[Identity],
+        grey_posted: Mapping[Identity, int],
+        credits_not_posted_cents: int = 0,
+    ) -> int:
+        """What the ledger's card mirrors must sum to, by R18's oracle formula turned round.
+
+        purses = mirrors + credits not posted − debits executed and not posted + grey posted that did not happen
+
+        Args:
+            cards: the true purses.
+            posted: identities that the ledger has taken from a mirror, greys in suspense included.
+            grey_posted: of those, the greys still unresolved, with their amounts.
+            credits_not_posted_cents: executed at load stations and not posted.
+        """
+        posted_set = set(posted)
+        not_posted = sum(each.amount_cents for identity, each in self.executed.items() if identity not in posted_set)
+        not_happened = sum(cents for identity, cents in grey_posted.items() if identity not in self.executed)
+        return self.purses_cents(cards) - credits_not_posted_cents + not_posted - not_happened

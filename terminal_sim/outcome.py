@@ -1,0 +1,66 @@
+"""What a tap comes to, and why a terminal needs people. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from protocol.cards.apdu import Identity
+from protocol.record_bodies import card_masked
+
+
+class Outcome(Enum):
+    SOLD = "sold"
+    REFUSED = "refused"
+    GREY = "grey"
+    """Nobody at the till knows whether the card paid: the next tap of that card tells (R20)."""
+    ABORTED = "aborted"
+    """The card left before anything was taken from it."""
+
+
+class Why(Enum):
+    """Why a tap did not sell."""
+
+    NONE = ""
+    DENY_LIST = "deny_list"
+    EXPIRED = "expired"
+    BALANCE = "balance"
+    FOREIGN = "foreign"
+    NOT_GENUINE = "not_genuine"
+    CARD_REFUSED = "card_refused"
+    CARD_REMOVED = "card_removed"
+    MEMORY_FULL = "memory_full"
+    NOT_READY = "not_ready"
+
+
+class Alarm(Enum):
+    """Why a terminal needs people."""
+
+    MEMORY_LOST = "memory_lost"
+    FORKED = "forked"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TapResult:
+    """What the customer was told; `sequence` 0: no record was made."""
+
+    outcome: Outcome
+    why: Why
+    amount_cents: int
+    card: int = 0
+    sequence: int = 0
+    balance_after_cents: int | None = None
+    completed: Identity | None = None
+    """The identity of an earlier torn tap that this one brought home."""
+
+    def __repr__(self) -> str:
+        shown = f"{self.outcome.value} {self.why.value}".strip()
+        return f"TapResult({shown}, {self.amount_cents} cents, {card_masked(self.card)}, sequence={self.sequence})"
+
+
+class CardReader(Protocol):
+    """The field: one card, as long as it lies there."""
+
+    def exchange(self, command: bytes) -> bytes | None:
+        """The answer; None when the card is there and silent. Raises CardGone."""

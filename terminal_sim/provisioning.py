@@ -1,0 +1,42 @@
+"""What enrolment has put into a terminal's secure element: it survives power cuts and lost flash (R40)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from protocol.codes import ProofSuite, Suite, TerminalKind
+from protocol.handshake import TerminalIdentity
+from protocol.sam import Sam
+
+CURRENCY_CNY = 156
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalSecrets:
+    """One terminal and epoch. Keys never show in a repr."""
+
+    site: int
+    terminal: int
+    epoch: int
+    key_version: int
+    link_key: bytes = field(repr=False)
+    seal_key: bytes = field(repr=False)
+    enrolment_id: bytes = field(repr=False)
+    merchant: int
+    root_public: bytes
+    sam: Sam = field(repr=False)
+    currency: int = CURRENCY_CNY
+    suite: int = Suite.A
+    proof_suite: int = ProofSuite.AES_CMAC
+    terminal_kind: int = TerminalKind.POS
+
+    def identity(self) -> TerminalIdentity:
+        """What HELLO states."""
+        return TerminalIdentity(
+            site=self.site,
+            terminal=self.terminal,
+            epoch=self.epoch,
+            key_version=self.key_version,
+            terminal_kind=self.terminal_kind,
+            suite=self.suite,
+        )

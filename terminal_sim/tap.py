@@ -1,0 +1,266 @@
+"""One tap: a card's dialogue from its arrival to the answer to the customer (docs/protocol.md §12, R20).
+
+The order in which things reach the flash is the point: a completion for an earlier terminal's proof before any new
+debit, the journal entry before DEBIT, the record before CONFIRM. A record is committed before the card goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from protocol.cards.apdu import CardFacts, DebitOrder, Identity
+from protocol.cards.dialogue import (
+    Authenticated,
+    CardSeen,
+    DebitDialogue,
+    Debited,
+    Event,
+    Finished,
+    PendingCleared,
+    PendingProof,
+    Reason,
+    Refused,
+    State,
+    Step,
+    Unknown,
+)
+from protocol.codes import AbortReason, CardKind, RecordType
+from protocol.records import Aborted, Completion, Purchase
+from terminal_sim.errors import CardGone, MemoryLost, RingFull, SectorDead
+from terminal_sim.journal import Entry, EntryKind
+from terminal_sim.memory import Memory
+from terminal_sim.outcome import Alarm, CardReader, Outcome, TapResult, Why
+
+if TYPE_CHECKING:
+    from terminal_sim.firmware import PosTerminal
+
+_REFUSED: Final = {
+    Reason.NOT_OUR_CARD: (Why.FOREIGN, None),
+    Reason.KEY_VERSION: (Why.FOREIGN, None),
+    Reason.NOT_GENUINE: (Why.NOT_GENUINE, AbortReason.CARD_NOT_GENUINE),
+    Reason.CARD_REFUSED: (Why.CARD_REFUSED, AbortReason.CARD_REFUSED),
+    Reason.BALANCE_TOO_LOW: (Why.BALANCE, AbortReason.BALANCE_TOO_LOW),
+    Reason.NO_ANSWER_KEPT: (Why.CARD_REFUSED, AbortReason.CARD_REFUSED),
+    Reason.NOT_DEBITED: (Why.CARD_REMOVED, AbortReason.CARD_REMOVED),
+}
+_OWN_REASON: Final = {
+    Why.DENY_LIST: AbortReason.DENY_LIST,
+    Why.EXPIRED: AbortReason.CARD_REFUSED,
+    Why.BALANCE: AbortReason.BALANCE_TOO_LOW,
+    Why.FOREIGN: None,
+    Why.CARD_REFUSED: AbortReason.CARD_REFUSED,
+}
+"""Which record a refusal leaves behind, if any."""
+
+
+_DEBIT_SENT: Final = frozenset({State.DEBITING, State.ASKING, State.DEBITED, State.DEBITED_GONE, State.UNKNOWN})
+
+
+class Tap:
+    """One card, from its arrival to the answer to the customer."""
+
+    __slots__ = (
+        "_allocated",
+        "_amount",
+        "_balance_after",
+        "_card",
+        "_completed",
+        "_dialogue",
+        "_facts",
+        "_memory",
+        "_sequence",
+        "_terminal",
+        "_why",
+    )
+
+    def __init__(self, terminal: PosTerminal, memory: Memory, card: CardReader, amount_cents: int) -> None:
+        self._terminal = terminal
+        self._memory = memory
+        self._card = card
+        self._amount = amount_cents
+        self._dialogue = DebitDialogue(terminal.secrets.sam)
+        self._facts: CardFacts | None = None
+        self._allocated: Entry | None = None
+        self._completed: Identity | None = None
+        self._balance_after: int | None = None
+        self._sequence = 0
+        self._why = Why.NONE
+        """The firmware's own reason when it abandons a dialogue."""
+
+    def run(self) -> TapResult:
+        try:
+            return self._run()
+        except RingFull:
+            # Sectors have died under this very tap. An entry left open becomes a record once there is room.
+            may_have_paid = self._dialogue.state in _DEBIT_SENT
+            return self._result(Outcome.GREY if may_have_paid else Outcome.REFUSED, Why.MEMORY_FULL)
+        except MemoryLost:
+            self._terminal.raise_alarm(Alarm.MEMORY_LOST)
+            return self._result(Outcome.REFUSED, Why.NOT_READY)
+
+    def _run(self) -> TapResult:
+        step = self._dialogue.start()
+        while True:
+            if step.command is not None:
+                try:
+                    answer = self._card.exchange(step.command)
+                except CardGone:
+                    step = self._dialogue.card_gone()
+                else:
+                    step = self._dialogue.answered(answer)
+                continue
+            assert step.event is not None
+            outcome = self._take(step.event)
+            if isinstance(outcome, TapResult):
+                return outcome
+            step = outcome
+
+    def _take(self, event: Event) -> Step | TapResult:
+        if isinstance(event, Authenticated):
+            return self._order(event)
+        if isinstance(event, Debited):
+            return self._sold(event)
+        if isinstance(event, Finished):
+            return self._result(Outcome.SOLD, Why.NONE)
+        if isinstance(event, CardSeen):
+            return self._look_at(event.card)
+        if isinstance(event, PendingProof):
+            return self._complete(event)
+        if isinstance(event, PendingCleared):
+            return self._dialogue.authenticate(self._terminal.challenge())
+        if isinstance(event, Unknown):
+            assert self._allocated is not None
+            self._terminal.made(self._memory.close_sale(self._memory.grey_of(self._allocated)))
+            return self._result(Outcome.GREY, Why.CARD_REMOVED)
+        if isinstance(event, Refused):
+            return self._refused(event)
+        return self._result(Outcome.ABORTED, Why.CARD_REMOVED)
+
+    def _look_at(self, card: CardFacts) -> Step:
+        self._facts = card
+        terminal = self._terminal
+        try:
+            is_denied = terminal.deny_list.memory.refuses(card.number)
+        except SectorDead:
+            is_denied = False  # the damaged list is reported; until it is replaced nobody can be looked up
+            terminal.deny_list.memory.damaged = True
+        if is_denied:
+            return self._abandon(Why.DENY_LIST)
+        if card.kind != CardKind.AES or card.currency != terminal.secrets.currency:
+            return self._abandon(Why.FOREIGN)
+        if terminal.is_expired(card):
+            return self._abandon(Why.EXPIRED)
+        return self._dialogue.authenticate(terminal.challenge())
+
+    def _complete(self, pending: PendingProof) -> Step:
+        proof, card = pending.proof, pending.card
+        if proof.type != RecordType.PURCHASE:
+            return self._abandon(Why.CARD_REFUSED)
+        self._write(
+            Completion(
+                original_terminal=proof.identity.terminal,
+                original_sequence=proof.identity.sequence,
+                original_epoch=proof.identity.epoch,
+                original_type=proof.type,
+                key_version=card.key_version,
+                card=card.number,
+                uid=card.uid,
+                card_kind=card.kind,
+                amount_cents=proof.amount_cents,
+                balance_after_cents=proof.balance_after_cents,
+                counter=proof.counter,
+                currency=proof.currency,
+                proof=proof.proof,
+            )
+        )
+        self._completed = proof.identity
+        return self._dialogue.completion_written()
+
+    def _order(self, read: Authenticated) -> Step:
+        """The card is ours and has proved balance and counter: intent, then DEBIT."""
+        if read.balance_cents < self._amount:
+            return self._abandon(Why.BALANCE)
+        secrets, memory, card = self._terminal.secrets, self._memory, self._facts
+        assert card is not None
+        entry = Entry(
+            kind=EntryKind.PURCHASE,
+            key_version=card.key_version,
+            epoch=secrets.epoch,
+            sequence=memory.next,
+            boot=self._terminal.boot_number,
+            currency=secrets.currency,
+            uptime_ds=self._terminal.rtc.uptime_ds(),
+            clock_ms=self._terminal.rtc.now_ms(),
+            amount_cents=self._amount,
+            card=card.number,
+            uid=card.uid,
+            card_kind=card.kind,
+            balance_before_cents=read.balance_cents,
+            counter_before=read.counter,
+            running_count=memory.running_count,
+            running_sum_cents=memory.running_sum_cents,
+            previous_seal=memory.tip,
+        )
+        memory.open_sale(entry)
+        self._allocated, self._sequence = entry, entry.sequence
+        try:
+            memory.mark_debit_sent()
+        except SectorDead:
+            return self._abandon(Why.CARD_REFUSED)
+        identity = Identity(secrets.terminal, secrets.epoch, entry.sequence)
+        return self._dialogue.intent_written(DebitOrder(self._amount, secrets.currency, identity))
+
+    def _sold(self, debited: Debited) -> Step:
+        card = self._facts
+        assert card is not None
+        body = Purchase(
+            merchant=self._terminal.secrets.merchant,
+            card=card.number,
+            uid=card.uid,
+            key_version=card.key_version,
+            amount_cents=debited.order.amount_cents,
+            balance_after_cents=debited.balance_after_cents,
+            counter=debited.counter,
+            currency=debited.order.currency,
+            card_kind=card.kind,
+            proof=debited.proof,
+        )
+        self._balance_after = debited.balance_after_cents
+        self._terminal.made(self._memory.close_sale(body))
+        return self._dialogue.record_written()
+
+    def _refused(self, refused: Refused) -> TapResult:
+        if refused.reason is Reason.ABANDONED:
+            why, reason = self._why, _OWN_REASON[self._why]
+        else:
+            why, reason = _REFUSED[refused.reason]
+        card = self._facts.number if self._facts is not None else 0
+        if self._allocated is not None:
+            body = Aborted(RecordType.PURCHASE, reason or AbortReason.CARD_REFUSED, card)
+            self._terminal.made(self._memory.close_sale(body))
+        elif reason is not None and not self._terminal.memory_warning:
+            # Refusals are knowledge, not money: they must not fill the memory that sales need (R12).
+            self._sequence = self._memory.next
+            self._write(Aborted(RecordType.PURCHASE, reason, card))
+        return self._result(Outcome.REFUSED, why)
+
+    def _abandon(self, why: Why) -> Step:
+        self._why = why
+        return self._dialogue.abandon()
+
+    def _write(self, body: Aborted | Completion) -> None:
+        terminal = self._terminal
+        uptime_ds, clock_ms = terminal.rtc.uptime_ds(), terminal.rtc.now_ms()
+        boot = terminal.boot_number
+        terminal.made(self._memory.write_plain(body, boot=boot, uptime_ds=uptime_ds, clock_ms=clock_ms))
+
+    def _result(self, outcome: Outcome, why: Why) -> TapResult:
+        return TapResult(
+            outcome,
+            why,
+            self._amount,
+            card=self._facts.number if self._facts is not None else 0,
+            sequence=self._sequence,
+            balance_after_cents=self._balance_after,
+            completed=self._completed,
+        )
