@@ -1,0 +1,202 @@
+"""A session's side of the spool: what it hands over, what is acknowledged, when it stops reading (docs/protocol.md §8).
+
+Nothing is acknowledged before the spool has committed it (promise 1); one ACK answers all frames of one commit.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from frontend_server.alarms import AlarmKind
+from frontend_server.connection import Connection
+from frontend_server.log_in import EpochAck
+from frontend_server.parts import Parts
+from ledger_sync.spool import (
+    BaselineIntake,
+    Intake,
+    Outcome,
+    OutcomeKind,
+    RecordsIntake,
+    SpoolError,
+    TombstoneIntake,
+)
+from protocol.codes import ByeCode, ReportKind
+from protocol.errors import Malformed
+from protocol.limits import CREDIT_MAX
+from protocol.messages import Ack, Tombstone
+from protocol.records import summarise
+
+_STORED: Final = frozenset({OutcomeKind.ACCEPTED, OutcomeKind.DUPLICATE, OutcomeKind.PARTLY})
+
+
+class Paused(Enum):
+    """Why a connection is not read at the moment."""
+
+    NO = "no"
+    FOR_CREDIT = "more frames outstanding than any credit allows"
+    FOR_ROOM = "the intake is full"
+
+
+class AcknowledgingConnection(Connection):
+    """A Submitter; subclasses know the messages."""
+
+    __slots__ = ("_epoch", "_epochs", "_outstanding", "_paused", "_terminal", "is_touched")
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._terminal = 0
+        self._epoch = 0
+        self._epochs: tuple[EpochAck, ...] = ()  # ascending; empty before the first ACKs
+        self._outstanding = 0  # items handed to the intake and not answered yet
+        self._paused = Paused.NO
+        self.is_touched = False
+
+    def _baseline_stored(self, outcome: Outcome) -> None:
+        """The log-in's BASELINE is durable."""
+        raise NotImplementedError
+
+    def _epoch_ack(self, epoch: int) -> EpochAck | None:
+        """The state of an epoch that this session has opened; there are at most four, and nearly always one."""
+        for state in self._epochs:
+            if state.epoch == epoch:
+                return state
+        return None
+
+    def _submit(self, item: Intake) -> None:
+        """Hand over to the spool; stop reading where it has no room, or the terminal sends beyond any credit."""
+        intake = self._parts.intake
+        try:
+            intake.submit(self, item)
+        except SpoolError as error:
+            self._cannot_store(str(error))
+            return
+        self._outstanding += 1
+        if self._outstanding >= CREDIT_MAX or intake.is_full:
+            self._pause()
+
+    def _pause(self) -> None:
+        intake, stream = self._parts.intake, self._stream
+        if self._paused is not Paused.NO or stream is None:
+            return
+        self._paused = Paused.FOR_ROOM if intake.is_full else Paused.FOR_CREDIT
+        self._parts.metrics.reading_paused += 1
+        stream.pause_reading()
+        if self._paused is Paused.FOR_ROOM:
+            intake.wait_for_room(self)
+
+    # -- Submitter
+
+    def stored(self, item: Intake, outcome: Outcome) -> None:
+        self._outstanding -= 1
+        kind = outcome.kind
+        if self._session is None:
+            return
+        if item.__class__ is RecordsIntake or item.__class__ is TombstoneIntake:
+            state = self._epoch_ack(item.epoch)
+            assert state is not None
+            if kind in _STORED:
+                if kind is OutcomeKind.DUPLICATE:
+                    self._parts.metrics.duplicate_frames += 1
+                if state.is_suspect:
+                    state.advance_suspect(*_span(item))
+                else:
+                    last = 0 if state.proved_to is None else _span(item)[1]
+                    state.advance(outcome.durable, outcome.settled, outcome.ranges, last)
+            else:
+                self._not_taken(item, state, outcome)
+        elif kind is OutcomeKind.MALFORMED:
+            self._session.fail(Malformed("message", outcome.reason))
+            self._settle()
+        elif item.__class__ is BaselineIntake:
+            self._baseline_stored(outcome)
+
+    def not_stored(self, error: SpoolError) -> None:
+        self._outstanding -= 1
+        self._cannot_store(str(error))
+
+    def acknowledge(self) -> None:
+        for state in self._epochs:
+            if state.dirty:
+                self._send_ack(state)
+        if self._paused is Paused.FOR_CREDIT and self._outstanding < CREDIT_MAX:
+            self.resume()
+        self._settle()
+
+    def resume(self) -> None:
+        if self._paused is not Paused.NO:
+            self._paused = Paused.NO
+            if self._stream is not None:
+                self._stream.resume_reading()
+
+    def _not_taken(self, item: Intake, state: EpochAck, outcome: Outcome) -> None:
+        """A frame that may not simply be acknowledged: suspect, too many holes, or not what it claimed to be."""
+        assert self._session is not None
+        if outcome.kind is OutcomeKind.SUSPECT:
+            self._parts.metrics.suspect_frames += 1
+            if item.epoch == self._epoch:
+                self._forked(AlarmKind.SUSPECT_RECORDS, outcome.reason)
+            else:
+                state.advance_suspect(*_span(item))
+        elif outcome.kind is OutcomeKind.FULL:
+            self._parts.alarm(AlarmKind.TOO_MANY_HOLES, str(self._terminal), outcome.reason)
+            self.say_bye(ByeCode.CANNOT_STORE)
+        else:
+            self._session.fail(Malformed("records", outcome.reason))
+            self._settle()
+
+    def _cannot_store(self, why: str) -> None:
+        """ACK with credit 0 for what was acknowledged before, then BYE (docs/protocol.md §14)."""
+        if self._session is None:
+            return
+        self._parts.log("terminal.not_stored", terminal=self._terminal, reason=why)
+        for state in self._epochs:
+            self._send_ack(state, credit=0)
+        self.say_bye(ByeCode.CANNOT_STORE)
+
+    def _send_ack(self, state: EpochAck, credit: int | None = None) -> None:
+        parts = self._parts
+        state.dirty = False
+        if state.epoch == self._epoch and self.status is not None:
+            self.status.durable = state.durable
+            self.status.settled = state.settled
+        if credit is None:
+            credit = parts.intake.credit()
+        ack = Ack(state.epoch, state.durable, state.settled, credit, state.is_suspect, state.ranges)
+        parts.metrics.acks_sent += 1
+        self._send(ack.encode())
+
+    def _forked(self, kind: AlarmKind, text: str) -> None:
+        assert self.status is not None
+        self.status.suspect_epoch = self._epoch
+        self._parts.metrics.forks += 1
+        self._parts.alarm(kind, str(self._terminal), text, ReportKind.FORK)
+        self.say_bye(ByeCode.FORKED)
+
+    # -- receipts
+
+    def settling(self, epoch: int) -> int | None:
+        state = self._epoch_ack(epoch)
+        return None if state is None or state.is_suspect else state.first_unacknowledged
+
+    def settled(self, epoch: int, settled: int) -> None:
+        state = self._epoch_ack(epoch)
+        if state is None or self._session is None:
+            return
+        settled = min(settled, state.durable)
+        if settled > state.settled:
+            state.settled = settled
+            state.dirty = True
+            if self._outstanding == 0:  # else the ACK of the next commit says it
+                self._send_ack(state)
+                self._settle()
+
+
+def _span(item: Intake) -> tuple[int, int]:
+    """(first, last) sequence of a frame that was taken; only where a log-in left doubts, for it reads every record."""
+    if isinstance(item, RecordsIntake):
+        found = summarise(item.payload)
+        return found.first, found.last
+    assert isinstance(item, TombstoneIntake)
+    tombstone = Tombstone.decode(item.message)
+    return tombstone.first, tombstone.last

@@ -1,0 +1,144 @@
+"""What the control socket's verbs answer: the state of the server as JSON values. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+from frontend_server import alarms, refusals
+from frontend_server.control import REFUSED_LIMIT_MAX, SESSIONS_LIMIT_MAX, Answer, Arguments, Verb, number
+from frontend_server.distribution import KINDS
+from frontend_server.parts import Parts
+from frontend_server.ports_used import Forwarder
+from frontend_server.sessions import TerminalStatus
+from ledger_sync.spool import SpoolFacts, SpoolWriter
+from protocol.signed import NO_VERSION
+
+SPOOL_FACTS_MS: Final = 1_000  # facts are read on the spool's thread; they are at most this old when asked for often
+
+
+class Views:
+    """Answers for `status`, `sessions`, `refused` and `alarms`."""
+
+    def __init__(self, parts: Parts, forwarder: Forwarder, writer: SpoolWriter, address: Callable[[], str]) -> None:
+        self._parts = parts
+        self._forwarder = forwarder
+        self._writer = writer
+        self._address = address
+        self._started_ms = 0
+        self._started_monotonic_ms = 0
+        self._spool: SpoolFacts | None = None
+        self._spool_error = ""
+        self._spool_read_ms = -SPOOL_FACTS_MS
+
+    def started(self) -> None:
+        """The server starts now."""
+        self._started_ms = self._parts.clock.now_ms()
+        self._started_monotonic_ms = self._parts.clock.monotonic_ms()
+        self._read_spool()
+
+    def verbs(self) -> dict[str, Verb]:
+        return {"status": self.status, "sessions": self.sessions, "refused": self.refused, "alarms": self.alarms}
+
+    def status(self, _: Arguments) -> Answer:
+        parts = self._parts
+        self._read_spool()
+        online = parts.sessions.online
+        return {
+            "frontend": parts.settings.frontend,
+            "site": parts.settings.site,
+            "address": self._address(),
+            "started_ms": self._started_ms,
+            "uptime_ms": parts.clock.monotonic_ms() - self._started_monotonic_ms,
+            "terminals": {"enrolled": len(parts.admission.registry.terminals), "online": online},
+            "intake_frames": len(parts.intake),
+            "spool": asdict(self._spool) if self._spool is not None else None,
+            "spool_error": self._spool_error,
+            "link": dict(self._forwarder.state()),
+            "lists": {kind.name.lower(): _shown(parts.distribution.version(kind)) for kind in KINDS},
+            "alarms": len(parts.alarms),
+            "alarms_not_listed": parts.alarms.not_listed,
+            "counts": parts.metrics.as_dict(),
+        }
+
+    def sessions(self, arguments: Arguments) -> Answer:
+        after = number(arguments, "after", 0, 0xFFFF_FFFF)
+        limit = number(arguments, "limit", SESSIONS_LIMIT_MAX, SESSIONS_LIMIT_MAX)
+        found = [status for status in self._parts.sessions.statuses() if status.terminal > after]
+        page = found[:limit]
+        return {
+            "sessions": [self._session(status) for status in page],
+            "next": page[-1].terminal if page and len(found) > len(page) else None,
+        }
+
+    def refused(self, arguments: Arguments) -> Answer:
+        limit = number(arguments, "limit", 100, REFUSED_LIMIT_MAX)
+        ring = self._parts.refusals
+        return {
+            "counts": {reason.value: count for reason, count in ring.counts.items() if count},
+            "refused": [
+                {
+                    "at_ms": one.at_ms,
+                    "address": one.address,
+                    "terminal": one.terminal,
+                    "epoch": one.epoch,
+                    "reason": one.reason.value,
+                    "what_to_do": refusals.WHAT_TO_DO[one.reason],
+                }
+                for one in ring.newest(limit)
+            ],
+        }
+
+    def alarms(self, _: Arguments) -> Answer:
+        return {
+            "alarms": [
+                {
+                    "alarm": one.kind.value,
+                    "subject": one.subject,
+                    "text": one.text,
+                    "since_ms": one.since_ms,
+                    "last_ms": one.last_ms,
+                    "count": one.count,
+                    "what_to_do": alarms.WHAT_TO_DO[one.kind],
+                }
+                for one in self._parts.alarms.standing()
+            ],
+            "not_listed": self._parts.alarms.not_listed,
+        }
+
+    def _session(self, status: TerminalStatus) -> dict[str, Any]:
+        clock = self._parts.clock
+        held = self._parts.distribution.version(KINDS[0])
+        return {
+            "terminal": status.terminal,
+            "online": status.live is not None,
+            "online_since_ms": status.online_since_ms,
+            "last_heard_ms": clock.now_ms() - (clock.monotonic_ms() - status.last_heard_ms),
+            "address": status.address,
+            "epoch": status.epoch,
+            "durable": status.durable,
+            "settled": status.settled,
+            "backlog": status.backlog,
+            "flags": status.flags,
+            "list_version": _shown(status.list_version),
+            "list_current": status.list_version == held,
+            "suspect": status.suspect_epoch == status.epoch,
+        }
+
+    def _read_spool(self) -> None:
+        """Fetch the spool's figures, for this question if it is quick and for the next in any case."""
+        now_ms = self._parts.clock.monotonic_ms()
+        if now_ms - self._spool_read_ms < SPOOL_FACTS_MS:
+            return
+        self._spool_read_ms = now_ms
+
+        def read(facts: SpoolFacts | None, error: BaseException | None) -> None:
+            self._spool = facts if error is None else self._spool
+            self._spool_error = "" if error is None else str(error)
+
+        self._writer.run(lambda spool: spool.facts(), read)
+
+
+def _shown(version: tuple[int, int]) -> str | None:
+    return None if version == NO_VERSION else f"{version[0]}.{version[1]}"

@@ -1,0 +1,248 @@
+"""Who gets in, who does not, and that the wire does not tell why (R13, R35, R40)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from frontend_server.alarms import AlarmKind
+from frontend_server.refusals import Reason
+from protocol.codes import ByeCode, RefuseCode, ReportKind, Suite, TerminalClass, TerminalKind
+from protocol.handshake import HELLO
+from protocol.messages import Time
+from protocol.registry import EnrolledTerminal
+from tests.frontend.site import CONTROL, ENROLMENT_ID, FRONTEND, SITE, Site
+
+REFUSED_CASES: list[tuple[dict[str, Any], Reason]] = [
+    ({"terminal": 4711}, Reason.UNKNOWN_TERMINAL),
+    ({"epoch": 2}, Reason.WRONG_EPOCH),
+    ({"suite": Suite.B}, Reason.WRONG_SUITE),
+    ({"key_version": 2}, Reason.WRONG_KEY_VERSION),
+    ({"terminal_kind": TerminalKind.DOOR}, Reason.WRONG_KIND),
+    ({"terminal_class": TerminalClass.PROXY}, Reason.WRONG_CLASS),
+    ({"link_master": bytes.fromhex("00112233445566778899aabbccddeef0")}, Reason.WRONG_PROOF),
+]
+
+
+def test_a_terminal_as_enrolled_gets_its_first_acknowledgement_and_the_time(site: Site) -> None:
+    terminal = site.logged_in(records=3)
+    assert [(ack.epoch, ack.durable, ack.credit) for ack in terminal.acks()] == [(1, 0, 4)]
+    assert isinstance(terminal.of_kind(Time)[0], Time)
+    assert site.server.parts.sessions.online == 1
+
+
+@pytest.mark.parametrize(("changes", "reason"), REFUSED_CASES, ids=lambda value: getattr(value, "name", ""))
+def test_a_refusal_has_the_same_bytes_at_the_same_step_whatever_its_reason(
+    make_site: Callable[..., Site], changes: dict[str, Any], reason: Reason
+) -> None:
+    sites = [make_site(), make_site()]
+    answers = []
+    for site, each in zip(sites, ({"link_master": bytes(range(3, 19))}, changes), strict=True):
+        terminal = site.terminal(**{"terminal": 101, **each})
+        terminal.connect()
+        site.run()
+        assert terminal.refused is not None
+        assert terminal.refused.code == RefuseCode.REFUSED
+        assert terminal.is_closed
+        answers.append(bytes(terminal.raw))
+    # CHALLENGE repeats suite and key version of HELLO and has a nonce; all the rest, and all of REFUSE, is equal.
+    wrong_proof, other = answers
+    assert len(wrong_proof) == len(other) == 12 + 32 + 12 + 4
+    assert wrong_proof[:12] == other[:12]
+    assert wrong_proof[12 + 4 : 12 + 16] == other[12 + 4 : 12 + 16]
+    assert wrong_proof[44:] == other[44:] == bytes.fromhex("c312050000000000 0004") + other[54:56] + b"\x01\0\0\0"
+    refusals = sites[1].server.parts.refusals
+    chosen = refusals.newest(1)[0]
+    assert chosen.reason is reason
+    assert refusals.counts[reason] == 1
+    assert chosen.terminal == changes.get("terminal", 101)
+
+
+def test_a_refused_terminal_is_not_online_and_leaves_no_trace_in_the_caps(site: Site) -> None:
+    terminal = site.terminal(4711)
+    terminal.connect()
+    site.run()
+    metrics = site.server.parts.metrics
+    assert (metrics.connections_now, metrics.handshakes_now, metrics.log_ins_refused) == (0, 0, 1)
+    assert site.server.parts.sessions.online == 0
+
+
+def test_a_replayed_hello_says_nothing_new_about_who_is_enrolled(site: Site) -> None:
+    """Nothing but a CHALLENGE follows a HELLO, be it known or not: the refusal waits for PROVE."""
+    for terminal in (101, 4711):
+        made = site.terminal(terminal)
+        made.connect()
+        for _ in range(200):
+            if made.raw:
+                break
+            site.world.step()
+        assert len(made.raw) == 12 + HELLO.size
+        assert made.raw[2] == 0x02
+
+
+def test_the_newest_session_of_a_terminal_wins(site: Site) -> None:
+    first = site.logged_in(records=5)
+    second = site.terminal(101, records=5, host="other")
+    second.connect()
+    site.run()
+    assert first.byes() == [ByeCode.TAKEN_OVER]
+    assert first.is_closed
+    second.upload(1, 5)
+    site.run()
+    assert second.acks()[-1].durable == 5
+    assert site.server.parts.sessions.online == 1
+    assert not site.alarms.standing()
+
+
+def test_more_than_three_take_overs_in_a_minute_alarm_with_both_addresses(site: Site) -> None:
+    terminals = [site.terminal(101, host=f"place{index % 2}") for index in range(5)]
+    for terminal in terminals:
+        terminal.connect()
+        site.run(2_000)
+    assert terminals[-1].acks()
+    [alarm] = site.alarms.standing()
+    assert alarm.kind is AlarmKind.TAKE_OVERS
+    assert "place0" in alarm.text
+    assert "place1" in alarm.text
+    assert site.forwarder.reports == [(101, ReportKind.TAKE_OVERS, alarm.text)]
+
+
+def test_take_overs_spread_over_time_do_not_alarm(site: Site) -> None:
+    for _ in range(6):
+        site.terminal(101).connect()
+        site.run(25_000)
+    assert not site.alarms.standing()
+
+
+def test_a_connection_that_says_nothing_ends_after_ten_seconds(site: Site) -> None:
+    closed = Silent()
+    site.terminal(101).host.connect(site.settings.listen_address, closed)
+    site.run(9_900)
+    assert not closed.is_closed
+    site.run(400)
+    assert closed.is_closed
+    assert site.server.parts.metrics.handshake_timeouts == 1
+
+
+def test_a_connection_that_dribbles_its_hello_ends_after_ten_seconds_too(site: Site) -> None:
+    dribbling = Silent()
+    host = site.terminal(101).host
+    host.connect(site.settings.listen_address, dribbling)
+    for _ in range(120):
+        site.run(100)
+        if dribbling.stream is not None and not dribbling.is_closed:
+            dribbling.stream.write(b"\xc3")
+    assert dribbling.is_closed
+
+
+def test_a_terminal_that_falls_silent_is_let_go_after_three_heartbeats(site: Site) -> None:
+    terminal = site.logged_in()
+    for _ in range(4):
+        site.run(80_000)
+        terminal.say(terminal.heartbeat())
+    site.run(1_000)
+    assert not terminal.is_closed
+    site.run(88_000)
+    assert not terminal.is_closed
+    site.run(2_000)
+    assert terminal.byes() == [ByeCode.IDLE]
+    assert site.server.parts.sessions.online == 0
+
+
+def test_a_session_of_a_day_is_ended_for_new_keys(site: Site) -> None:
+    terminal = site.logged_in()
+    for _ in range(24 * 60):
+        if terminal.is_closed:
+            break
+        site.run(60_000)
+        if not terminal.is_closed:
+            terminal.say(terminal.heartbeat())
+    site.run()
+    assert terminal.is_closed
+    assert site.world.time_ms >= 86_400_000
+    assert site.server.parts.metrics.rekeys == 1
+    assert site.logged("terminal.offline")[-1]["reason"] == "BYE REKEY sent"
+    terminal.connect()
+    site.run()
+    assert terminal.acks()
+
+
+def test_connections_above_the_cap_are_told_to_come_back(make_site: Callable[..., Site]) -> None:
+    site = make_site(connections_max=2)
+    site.world.latency_ms = (5, 5)
+    terminals = [site.terminal(101 + index) for index in range(3)]
+    for terminal in terminals:
+        terminal.connect()
+        site.run()
+    assert [terminal.is_established for terminal in terminals] == [True, True, False]
+    assert terminals[2].refused is not None
+    assert (terminals[2].refused.code, terminals[2].refused.retry_after_s) == (RefuseCode.BUSY, 3)
+    terminals[0].hang_up()
+    site.run()
+    terminals[2].connect()
+    site.run()
+    assert terminals[2].is_established
+
+
+def test_one_address_can_not_take_every_place(make_site: Callable[..., Site]) -> None:
+    site = make_site(connections_per_address_max=2)
+    near = [site.terminal(101 + index, host="one-router") for index in range(3)]
+    far = site.terminal(110 - 3, host="elsewhere")
+    for terminal in (*near, far):
+        terminal.connect()
+        site.run()
+    assert [terminal.is_established for terminal in (*near, far)] == [True, True, False, True]
+
+
+def test_handshakes_in_progress_are_capped_and_those_who_are_in_do_not_count(make_site: Callable[..., Site]) -> None:
+    site = make_site(handshakes_max=2)
+    site.world.latency_ms = (5, 5)
+    site.logged_in(101)
+    for _ in range(2):
+        site.terminal(102).host.connect(site.settings.listen_address, Silent())
+    site.run()
+    late = site.terminal(103)
+    late.connect()
+    site.run()
+    assert late.refused is not None
+    assert late.refused.code == RefuseCode.BUSY
+    site.run(11_000)
+    late.connect()
+    site.run()
+    assert late.is_established
+
+
+def test_a_registry_that_changed_counts_from_the_next_log_in(site: Site) -> None:
+    terminal = site.terminal(4711, records=1)
+    terminal.connect()
+    site.run()
+    assert terminal.refused is not None
+    site.registry.put(EnrolledTerminal(4711, TerminalClass.TERMINAL, TerminalKind.POS, 1, Suite.A, 1, ENROLMENT_ID))
+    site.server.replace_registry(site.registry)
+    terminal.connect()
+    site.run()
+    assert terminal.acks()
+    facts = site.server.ready_facts()
+    assert (facts["frontend"], facts["site"], facts["control"], facts["terminals"]) == (FRONTEND, SITE, CONTROL, 9)
+
+
+class Silent:
+    """A peer that connects and waits."""
+
+    def __init__(self) -> None:
+        self.stream: Any = None
+        self.is_closed = False
+
+    def connected(self, stream: Any) -> None:
+        self.stream = stream
+
+    def received(self, data: bytes) -> None:
+        pass
+
+    def drained(self) -> None:
+        pass
+
+    def closed(self, error: Exception | None) -> None:
+        self.is_closed = True
