@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-GREY_TYPE: Final = 7
+MONEY_TYPES: Final = frozenset({1, 7})
+"""Purchase and grey: what terminals, spool and ledger count."""
 GREY: Final = "grey"
 OPEN_KINDS_NOT_HELD: Final = ("gap", "quarantine")
 """Open items whose money terminals and spool count and the ledger's records do not hold."""
@@ -22,18 +23,22 @@ OPEN_KINDS_NOT_HELD: Final = ("gap", "quarantine")
 
 @dataclass(slots=True)
 class Line:
-    """One merchant, or all: records that moved money, and their cents."""
+    """One merchant, or all (None): records that moved money, and cents."""
 
     merchant: int | None
-    terminals: tuple[int, int] = (0, 0)
-    spool: tuple[int, int] = (0, 0)
-    ledger: tuple[int, int] = (0, 0)
-    open_items: tuple[int, int] = (0, 0)
+    count_terminals: int = 0
+    count_spool: int = 0
+    terminals_cents: int = 0
+    spool_cents: int = 0
+    ledger_cents: int = 0
+    open_cents: int = 0
 
     @property
     def agrees(self) -> bool:
-        ledger_and_open = (self.ledger[0] + self.open_items[0], self.ledger[1] + self.open_items[1])
-        return self.terminals == self.spool == ledger_and_open
+        return (
+            self.count_terminals == self.count_spool
+            and self.terminals_cents == self.spool_cents == self.ledger_cents + self.open_cents
+        )
 
 
 @dataclass(slots=True)
@@ -58,36 +63,47 @@ class Agreement:
         return not self.disagreements
 
 
-def compare(terminals: Iterable[Mapping[str, Any]], spool: Mapping[str, Any], ledger: Mapping[str, Any]) -> Agreement:
-    """Compare the three artefacts, each as it was read from its file."""
+def compare(
+    terminals: Iterable[Mapping[str, Any]],
+    spool: Mapping[str, Any],
+    ledger: Mapping[str, Any],
+    cards: Iterable[Mapping[str, int]] = (),
+) -> Agreement:
+    """Compare the artefacts, each as it was read from its file; `cards` are the true purses, where they are known."""
     found = Agreement()
-    sides = {
-        "terminals": _terminals(terminals, found),
-        "spool": _by_merchant(spool["merchants"], "cents"),
-        "ledger": _by_merchant(ledger["records"]["by_merchant"], "amount_cents"),
-        "open_items": _open(ledger["open_items"], (*OPEN_KINDS_NOT_HELD, GREY)),
-    }
-    for merchant, (count, cents) in _open(ledger["open_items"], (GREY,)).items():
-        held_count, held_cents = sides["ledger"].get(merchant, (0, 0))
-        sides["ledger"][merchant] = (held_count - count, held_cents - cents)
-    for merchant in sorted({merchant for side in sides.values() for merchant in side}):
-        values = {name: side.get(merchant, (0, 0)) for name, side in sides.items()}
-        found.lines.append(Line(merchant, **values))
-    totals = {name: _sum(side.values()) for name, side in sides.items()}
-    found.total = Line(None, **totals)
+    terminal_sums = _terminals(terminals, found)
+    spool_sums = _by_merchant(spool["merchants"], "cents")
+    ledger_sums = _by_merchant(ledger["records"]["by_merchant"], "amount_cents")
+    grey = _open(ledger["open_items"], (GREY,))
+    open_sums = _open(ledger["open_items"], (*OPEN_KINDS_NOT_HELD, GREY))
+    nothing = (0, 0)
+    for merchant in sorted(terminal_sums.keys() | spool_sums.keys() | ledger_sums.keys() | open_sums.keys()):
+        found.lines.append(
+            Line(
+                merchant,
+                count_terminals=terminal_sums.get(merchant, nothing)[0],
+                count_spool=spool_sums.get(merchant, nothing)[0],
+                terminals_cents=terminal_sums.get(merchant, nothing)[1],
+                spool_cents=spool_sums.get(merchant, nothing)[1],
+                ledger_cents=ledger_sums.get(merchant, nothing)[1] - grey.get(merchant, 0),
+                open_cents=open_sums.get(merchant, 0),
+            )
+        )
+    found.total = _total(found.lines)
     found.open_items = {
-        kind: {"count": int(item["count"]), "amount_cents": int(item["amount_cents"] or 0)}
+        kind: {"items": item["items"], "sequences": item["sequences"], "amount_cents": item["amount_cents"]}
         for kind, item in ledger["open_items"].items()
-        if item["count"]
+        if item["items"]
     }
     counts = ledger["counts"]
-    found.gaps_open = found.open_items.get("gap", {}).get("count", 0)
+    found.gaps_open = found.open_items.get("gap", {}).get("sequences", 0)
     found.duplicates = int(counts["duplicates"])
-    found.quarantined = found.open_items.get("quarantine", {}).get("count", 0)
+    found.quarantined = found.open_items.get("quarantine", {}).get("sequences", 0)
     found.double_posted = int(ledger["double_posted"])
     found.records_posted = sum(counts["postings_by_result"].values())
     found.lost = max(0, found.records_created - found.records_posted - found.quarantined)
     _judge(found, spool, ledger)
+    _judge_purses(found, cards, ledger)
     return found
 
 
@@ -115,23 +131,24 @@ def _by_merchant(rows: Iterable[Mapping[str, int]], cents: str) -> dict[int, tup
     return sums
 
 
-def _open(items: Mapping[str, Mapping[str, Any]], kinds: Iterable[str]) -> dict[int, tuple[int, int]]:
-    sums: dict[int, tuple[int, int]] = {}
+def _open(items: Mapping[str, Mapping[str, Any]], kinds: Iterable[str]) -> dict[int, int]:
+    sums: dict[int, int] = {}
     for kind in kinds:
-        for item in items.get(kind, {}).get("listed", ()):
-            if item["amount_cents"]:
-                merchant = item["merchant"] or 0
-                count, cents = sums.get(merchant, (0, 0))
-                sums[merchant] = (count + item["last"] - item["first"] + 1, cents + item["amount_cents"])
+        for merchant, cents in items[kind]["by_merchant"].items():
+            sums[int(merchant)] = sums.get(int(merchant), 0) + cents
     return sums
 
 
-def _sum(values: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    count = cents = 0
-    for one_count, one_cents in values:
-        count += one_count
-        cents += one_cents
-    return count, cents
+def _total(lines: Iterable[Line]) -> Line:
+    total = Line(None)
+    for line in lines:
+        total.count_terminals += line.count_terminals
+        total.count_spool += line.count_spool
+        total.terminals_cents += line.terminals_cents
+        total.spool_cents += line.spool_cents
+        total.ledger_cents += line.ledger_cents
+        total.open_cents += line.open_cents
+    return total
 
 
 def _judge(found: Agreement, spool: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:
@@ -139,14 +156,18 @@ def _judge(found: Agreement, spool: Mapping[str, Any], ledger: Mapping[str, Any]
     for line in found.lines:
         if not line.agrees:
             say(
-                f"merchant {line.merchant}: terminals {line.terminals}, spool {line.spool}, "
-                f"ledger {line.ledger} + open {line.open_items} (records, cents)"
+                f"merchant {line.merchant}: terminals {line.count_terminals} records, {line.terminals_cents} cents; "
+                f"spool {line.count_spool}, {line.spool_cents}; ledger {line.ledger_cents} + open {line.open_cents}"
             )
-    if not found.total.agrees:
-        say("the totals differ")
-    counted = _sum((row["count"], row["cents"]) for row in spool["totals"] if row["type"] in {1, GREY_TYPE})
-    if counted != found.total.spool:
-        say(f"the spool counted {counted} at intake and holds {found.total.spool}")
+    counted = [0, 0]
+    for row in spool["totals"]:
+        if row["type"] in MONEY_TYPES:
+            counted[0] += row["count"]
+            counted[1] += row["cents"]
+    if counted != [found.total.count_spool, found.total.spool_cents]:
+        say(f"the spool counted {counted} records and cents at intake, and holds others")
+    if ledger["records"]["count"] != found.total.count_terminals and not (found.gaps_open or found.quarantined):
+        say(f"the ledger holds {ledger['records']['count']} of {found.total.count_terminals} records")
     if found.lost:
         say(f"{found.lost} records were made and are nowhere in the ledger")
     if found.records_acknowledged != found.records_created:
@@ -155,3 +176,16 @@ def _judge(found: Agreement, spool: Mapping[str, Any], ledger: Mapping[str, Any]
         say(f"{found.double_posted} identities were posted twice")
     if ledger["conservation"]["difference_cents"]:
         say(f"the ledger's books differ by {ledger['conservation']['difference_cents']} cents")
+
+
+def _judge_purses(found: Agreement, cards: Iterable[Mapping[str, int]], ledger: Mapping[str, Any]) -> None:
+    """R18, the oracle's formula: purses = mirrors + grey posted whose debit did not happen."""
+    purses = [card["purse_cents"] for card in cards]
+    if not purses:
+        return
+    difference = sum(purses) - ledger["conservation"]["mirror_cents"]
+    grey_cents = ledger["open_items"][GREY]["amount_cents"]
+    if not 0 <= difference <= grey_cents:
+        found.disagreements.append(
+            f"the cards hold {difference} cents more than their mirrors in the ledger; open greys explain 0 to {grey_cents}"
+        )

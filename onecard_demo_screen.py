@@ -93,7 +93,7 @@ def show_verdict(agreement: Agreement, result: dict[str, Any], *, good: bool) ->
     table.add_row(*_cells(agreement.total), style="bold")
     console.print(table)
     for kind, item in agreement.open_items.items():
-        console.print(f"  open: {kind} × {item['count']}, {yuan(item['amount_cents'])} yuan")
+        console.print(f"  open: {kind} × {item['items']}, {yuan(item['amount_cents'])} yuan")
     console.print(
         f"  records: {result['records_created']:,} made, {result['records_acknowledged']:,} acknowledged, "
         f"{result['records_posted']:,} in the ledger; {result['duplicates']} offered again; "
@@ -119,11 +119,11 @@ def _cells(line: Line) -> list[str]:
     name = "all 合计" if line.merchant is None else str(line.merchant)
     return [
         name,
-        f"{line.terminals[0]:,}",
-        yuan(line.terminals[1]),
-        yuan(line.spool[1]),
-        yuan(line.ledger[1]),
-        yuan(line.open_items[1]),
+        f"{line.count_terminals:,}",
+        yuan(line.terminals_cents),
+        yuan(line.spool_cents),
+        yuan(line.ledger_cents),
+        yuan(line.open_cents),
         "✓" if line.agrees else "✗",
     ]
 
