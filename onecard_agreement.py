@@ -187,5 +187,5 @@ def _judge_purses(found: Agreement, cards: Iterable[Mapping[str, int]], ledger: 
     grey_cents = ledger["open_items"][GREY]["amount_cents"]
     if not 0 <= difference <= grey_cents:
         found.disagreements.append(
-            f"the cards hold {difference} cents more than their mirrors in the ledger; open greys explain 0 to {grey_cents}"
+            f"cards hold {difference} cents more than their mirrors in the ledger; open greys explain 0 to {grey_cents}"
         )

@@ -97,7 +97,7 @@ class AcknowledgingConnection(Connection):
             assert state is not None
             if kind in _STORED:
                 if kind is OutcomeKind.DUPLICATE:
-                    self._parts.metrics.duplicate_frames += 1
+                    self._count_duplicate(item)
                 if state.is_suspect:
                     state.advance_suspect(*_span(item))
                 else:
@@ -110,6 +110,11 @@ class AcknowledgingConnection(Connection):
             self._settle()
         elif item.__class__ is BaselineIntake:
             self._baseline_stored(outcome)
+
+    def _count_duplicate(self, item: Intake) -> None:
+        first, last = _span(item)
+        self._parts.metrics.duplicate_frames += 1
+        self._parts.metrics.duplicate_records += last - first + 1
 
     def not_stored(self, error: SpoolError) -> None:
         self._outstanding -= 1

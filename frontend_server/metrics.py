@@ -20,6 +20,8 @@ class Metrics:
     upload_frames: int = 0
     records_received: int = 0
     duplicate_frames: int = 0
+    duplicate_records: int = 0
+    """Records offered again in frames of which all was held."""
     suspect_frames: int = 0
     tombstones: int = 0
     acks_sent: int = 0

@@ -1,0 +1,81 @@
+"""The heads file as the running ledger writes it: after each commit, before anything rests on it (R26; see `heads`)."""
+
+from __future__ import annotations
+
+import apsw
+
+from ledger_sync.ledger import heads
+from ledger_sync.ledger.errors import LedgerDamaged, LedgerFailure
+from protocol.link_messages import BatchName
+from protocol.ports import Files
+from protocol.signed import Signer
+
+
+class Anchor:
+    """One heads file; `append` returns when the line is on disk."""
+
+    def __init__(self, files: Files, path: str, signer: Signer) -> None:
+        self._files = files
+        self._path = path
+        self._signer = signer
+
+    def append(self, line: bytes) -> None:
+        """Add a line. Raises LedgerFailure: the commit stands, its line comes at the next opening."""
+        try:
+            self._files.append(self._path, line)
+        except OSError as error:
+            raise LedgerFailure(f"the heads file cannot be written: {error}") from error
+
+    def mend(self, connection: apsw.Connection, position: int, operation: int, *, is_restored: bool) -> None:
+        """Append what the database (which ends at these) has and the file lacks.
+
+        Raises:
+            LedgerDamaged: the file is ahead of the database and nobody said that a backup was put back.
+            LedgerFailure: it cannot be written, or has grown too long to be read.
+        """
+        data = self._files.read(self._path) or b""
+        if len(data) > heads.HEADS_FILE_BYTES_MAX:
+            raise LedgerFailure("the heads file is too long: move it away to an archive")
+        found = heads.read_heads(data, None)
+        if not is_restored and (found.last_position > position or found.last_operation > operation):
+            raise LedgerDamaged(
+                f"the heads file knows position {found.last_position} and operation {found.last_operation}, the"
+                f" database ends at {position} and {operation}: it was truncated, or a backup was put back"
+            )
+        if data and not data.endswith(b"\n"):
+            self.append(b"\n")  # a cut inside a line: its torn beginning stays and counts for nothing
+        for number in range(found.last_operation + 1, operation + 1):
+            self.append(self._operation_line(connection, number))
+        for number in range(found.last_position + 1, position + 1):
+            self.append(self._batch_line(connection, number))
+
+    def _batch_line(self, connection: apsw.Connection, position: int) -> bytes:
+        generation, posted_ms, *name, chain = connection.execute(
+            "SELECT generation, posted_ms, frontend, spool, first_row, last_row, digest, chain FROM batches"
+            " WHERE position = ?",
+            (position,),
+        ).fetchone()  # type: ignore[misc]
+        return heads.batch_line(
+            self._signer,
+            position=position,
+            generation=generation,
+            posted_ms=posted_ms,
+            name=BatchName(*name).encode(),
+            chain=chain,
+        )
+
+    def _operation_line(self, connection: apsw.Connection, operation: int) -> bytes:
+        after_position, at_ms, operator, verb, arguments, hash_ = connection.execute(
+            "SELECT after_position, at_ms, operator, verb, arguments, hash FROM operations WHERE operation = ?",
+            (operation,),
+        ).fetchone()  # type: ignore[misc]
+        return heads.operation_line(
+            self._signer,
+            operation=operation,
+            after_position=after_position,
+            at_ms=at_ms,
+            operator=operator,
+            verb=verb,
+            arguments=arguments,
+            hash_=hash_,
+        )

@@ -1,0 +1,262 @@
+"""What posting and operations change: terminals, cards, accounts, entries, within one transaction.
+
+The ledger's process is the only writer, so states of terminals and cards are kept between transactions; `forget`
+drops them after a rollback. Entries of cards are written per record, all others once per account and booking day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import apsw
+
+from ledger_sync.ledger.accounts import MIRROR_BASE
+from ledger_sync.ledger.errors import LedgerDamaged
+from protocol.codes import CardKind, TerminalClass
+
+CARDS_CACHED_MAX: Final = 65_536  # about 16 MB; above it the cache is dropped between two transactions
+
+ACTIVE: Final = "active"
+LOST: Final = "lost"
+CANCELLED: Final = "cancelled"
+UNKNOWN: Final = "unknown"
+
+PostingRow = tuple[
+    int, int, int, int, bytes, int, int, int | None, int | None, int, int | None, int | None, int, int, int, int, int,
+    int, int, int,
+]  # fmt: skip
+"""One row of `postings`, in the order of its columns."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A posting that stands for an identity."""
+
+    posting: int
+    seal: bytes
+    type: int
+    card: int | None
+    counter: int | None
+    amount_cents: int
+    merchant: int | None
+    counter_hint: int | None = None
+    is_open_grey: bool = False
+
+
+@dataclass(slots=True)
+class Booked:
+    """A card proof that a completion brought for an identity, and that moved money."""
+
+    posting: int
+    card: int
+    counter: int
+    amount_cents: int
+    merchant: int
+    record: int | None
+
+
+@dataclass(slots=True)
+class Standing:
+    """Everything that stands for one identity (terminal, epoch, sequence)."""
+
+    records: list[Held] = field(default_factory=list)
+    completions: list[Booked] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class TerminalState:
+    """One terminal and epoch of the register, with what its records have shown so far."""
+
+    id: int
+    terminal: int
+    epoch: int
+    terminal_class: int
+    kind: int
+    merchant: int
+    suite: int
+    highest: int
+    """Highest sequence posted: a frame above it can meet neither duplicate nor fork."""
+    next_known: int
+    completed_to: int
+    """Highest sequence for which a completion brought a proof."""
+    quarantined_to: int
+    """Highest sequence that was ever quarantined."""
+    fresh: dict[int, PostingRow] = field(default_factory=dict)
+    """Postings of the present transaction by sequence, those that needed no second look."""
+    standing: dict[int, Standing] = field(default_factory=dict)
+    """What the present transaction has looked up, kept up to date within it."""
+
+    @property
+    def takes_money(self) -> bool:
+        return self.terminal_class == TerminalClass.TERMINAL  # R41: a proxy never
+
+
+@dataclass(slots=True, repr=False)
+class CardState:
+    """One card: its register entry, its mirror, and the highest proof seen."""
+
+    number: int
+    status: str
+    status_ms: int
+    uid: bytes | None
+    kind: int
+    opening_cents: int
+    mirror_cents: int
+    top_counter: int
+    top_balance_cents: int | None
+
+    def is_exception_at(self, trade_ms: int) -> bool:
+        """Whether a debit at that time deserves result 02: the card was unknown, or lost or cancelled by then."""
+        return self.status != ACTIVE and (self.status == UNKNOWN or trade_ms >= self.status_ms)
+
+
+class Books:
+    """The changes of one transaction, and the states behind them."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.terminals: dict[tuple[int, int], TerminalState] = {}
+        self.cards: dict[int, CardState] = {}
+        self.entries: list[tuple[int | None, int, int, int]] = []
+        """(posting, account, booking day, cents), one per record."""
+        self.totals: dict[tuple[int, int], int] = {}
+        """(account, booking day) → cents of all accounts but mirrors."""
+        self.changed_cards: dict[int, CardState] = {}
+        self.touched_terminals: dict[int, TerminalState] = {}
+        """Those whose state this transaction looked up or changed."""
+        self.next_ids: dict[str, int] = {}
+        """Table → the next integer key."""
+        self.load_terminals()
+
+    # -- states
+
+    def load_terminals(self) -> None:
+        """Read the register anew; bounded by protocol.registry.TERMINALS_MAX times the epochs it names."""
+        rows = self.connection.execute(
+            "SELECT id, terminal, epoch, class, kind, merchant, proof_suite, highest, next_known, completed_to,"
+            " quarantined_to FROM terminals"
+        )
+        self.terminals = {(row[1], row[2]): TerminalState(*row) for row in rows}
+
+    def card(self, number: int) -> CardState | None:
+        """The card's state, None for a number that the ledger has never met."""
+        found = self.cards.get(number)
+        if found is None:
+            row = self.connection.execute(
+                "SELECT number, status, status_ms, uid, coalesce(kind, 0), opening_cents, mirror_cents, top_counter,"
+                " top_balance_cents FROM cards WHERE number = ?",
+                (number,),
+            ).fetchone()
+            if row is None:
+                return None
+            found = self.cards[number] = CardState(*row)
+        return found
+
+    def card_or_unknown(self, number: int, now_ms: int) -> CardState:
+        """The card's state; a number never met before gets a mirror of its own, status `unknown` (R19)."""
+        found = self.card(number)
+        if found is None:
+            self.connection.execute(
+                "INSERT INTO cards VALUES (?, ?, ?, NULL, NULL, NULL, NULL, 0, 0, 0, NULL)", (number, UNKNOWN, now_ms)
+            )
+            found = CardState(number, UNKNOWN, now_ms, None, CardKind.AES, 0, 0, 0, None)
+            self.cards[number] = found
+        return found
+
+    def next_id(self, table: str, key: str) -> int:
+        """The next integer key of a table; keys are never used twice."""
+        value = self.next_ids.get(table)
+        if value is None:
+            value = self.connection.execute(f"SELECT coalesce(max({key}), 0) + 1 FROM {table}").get  # noqa: S608
+        self.next_ids[table] = value + 1
+        return int(value)
+
+    def release_id(self, table: str, key: int) -> None:
+        """Give back the key that `next_id` gave last: the row was not inserted."""
+        self.next_ids[table] = key
+
+    def forget(self) -> None:
+        """After a rollback: nothing that is in memory counts any more."""
+        self.cards.clear()
+        self.next_ids.clear()
+        self._clear()
+        self.load_terminals()
+
+    # -- bookings
+
+    def debit_mirror(self, card: CardState, cents: int, booking_day: int, posting: int | None) -> None:
+        """Take from a card's mirror (give, if negative); the other side must follow in the same transaction."""
+        card.mirror_cents -= cents
+        self.changed_cards[card.number] = card
+        self.entries.append((posting, MIRROR_BASE + card.number, booking_day, -cents))
+
+    def credit(self, account: int, cents: int, booking_day: int) -> None:
+        """Add to an account that is not a mirror (take, if negative)."""
+        key = (account, booking_day)
+        self.totals[key] = self.totals.get(key, 0) + cents
+
+    def flush(self, *, position: int | None = None, operation: int | None = None) -> None:
+        """Write what was booked. Raises LedgerDamaged unless debits equal credits, here and in all (R18)."""
+        changes: dict[int, int] = {}
+        mirrors = sum(entry[3] for entry in self.entries)
+        for (account, _), cents in self.totals.items():
+            changes[account] = changes.get(account, 0) + cents
+        if mirrors + sum(changes.values()) != 0:
+            raise LedgerDamaged("debits and credits of this transaction differ")
+        if mirrors:
+            changes[MIRROR_BASE] = mirrors
+        self.connection.executemany(
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", self._entry_rows(position, operation)
+        )
+        self.connection.executemany(
+            "INSERT INTO accounts VALUES (?, ?) ON CONFLICT (account) DO UPDATE"
+            " SET balance_cents = balance_cents + excluded.balance_cents",
+            changes.items(),
+        )
+        self._flush_states()
+        # few rows: one per merchant, and one for all mirrors together
+        if self.connection.execute("SELECT coalesce(sum(balance_cents), 0) FROM accounts").get != 0:
+            raise LedgerDamaged("the accounts do not sum to zero")
+        self._clear()
+
+    def _entry_rows(
+        self, position: int | None, operation: int | None
+    ) -> Iterator[tuple[int, int | None, int | None, int | None, int, int, int]]:
+        first = self.next_id("entries", "entry")
+        key = first
+        for posting, account, day, cents in self.entries:
+            yield key, position, operation, posting, account, day, cents
+            key += 1
+        for (account, day), cents in sorted(self.totals.items()):
+            yield key, position, operation, None, account, day, cents
+            key += 1
+        self.next_ids["entries"] = key
+
+    def _flush_states(self) -> None:
+        self.connection.executemany(
+            "UPDATE cards SET mirror_cents = ?, top_counter = ?, top_balance_cents = ? WHERE number = ?",
+            [
+                (card.mirror_cents, card.top_counter, card.top_balance_cents, card.number)
+                for card in self.changed_cards.values()
+            ],
+        )
+        self.connection.executemany(
+            "UPDATE terminals SET highest = ?, next_known = ?, completed_to = ?, quarantined_to = ? WHERE id = ?",
+            [
+                (state.highest, state.next_known, state.completed_to, state.quarantined_to, state.id)
+                for state in self.touched_terminals.values()
+            ],
+        )
+
+    def _clear(self) -> None:
+        self.entries.clear()
+        self.totals.clear()
+        self.changed_cards.clear()
+        for state in self.touched_terminals.values():
+            state.fresh.clear()
+            state.standing.clear()
+        self.touched_terminals.clear()
+        if len(self.cards) > CARDS_CACHED_MAX:
+            self.cards.clear()

@@ -1,0 +1,133 @@
+"""The ledger's keys (R36): seal and TAC masters, its signing key and certificate, one batch key per front-end.
+
+Names in the keystore of kind "ledger" (docs/keys.md): `seal_master.N`, `tac_master.N`, `signing_seed`,
+`batch_key.FRONTEND`; the certificate is a fact, in hex. Keyed contexts cost 1 KB each: caches are bounded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from typing import Final, Generic, TypeVar
+
+from protocol.codes import ProofSuite
+from protocol.errors import OutOfRange
+from protocol.keys import card_key, seal_key
+from protocol.keystore import Keystore
+from protocol.mac import MacKey
+from protocol.signed import Certificate, Signer, SoftwareSigner
+
+KEYSTORE_KIND: Final = "ledger"
+SEAL_KEYS_CACHED_MAX: Final = 16_384  # every terminal of the largest site; 16 MB
+CARD_KEYS_CACHED_MAX: Final = 32_768  # a site's daily cards; 32 MB
+
+K = TypeVar("K", bound=Hashable)
+
+
+class KeyCache(Generic[K]):
+    """Least recently used keyed contexts; a look-up that hits costs one dictionary access in most cases."""
+
+    __slots__ = ("_entries", "_entries_max", "_make")
+
+    def __init__(self, make: Callable[[K], MacKey | None], *, entries_max: int) -> None:
+        self._entries: OrderedDict[K, MacKey | None] = OrderedDict()
+        self._entries_max = entries_max
+        self._make = make
+
+    def get(self, name: K) -> MacKey | None:
+        """The key, or None where no master gives one."""
+        try:
+            key = self._entries[name]
+        except KeyError:
+            key = self._entries[name] = self._make(name)
+            if len(self._entries) > self._entries_max:
+                self._entries.popitem(last=False)
+            return key
+        self._entries.move_to_end(name)
+        return key
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class LedgerKeys:
+    """What the ledger signs and verifies with; never shows a key."""
+
+    def __init__(
+        self,
+        *,
+        seal_masters: Mapping[int, bytes],
+        tac_masters: Mapping[int, bytes],
+        signer: Signer,
+        certificate: Certificate,
+        batch_keys: Mapping[int, bytes],
+    ) -> None:
+        """Keys by version, batch keys by front-end.
+
+        Raises:
+            OutOfRange: the certificate is not for the signer's key, or a branch is empty.
+        """
+        if signer.public_key != certificate.public_key:
+            raise OutOfRange("the certificate is for another signing key")
+        if not seal_masters or not tac_masters:
+            raise OutOfRange("the ledger needs a seal master and a TAC master")
+        self.signer = signer
+        self.certificate = certificate
+        self.certificate_bytes = certificate.encode()
+        self._seal_master = seal_masters[max(seal_masters)]
+        self._tac_masters = dict(tac_masters)
+        self._batch_keys = {frontend: MacKey(key) for frontend, key in batch_keys.items()}
+        self.seal_keys: KeyCache[tuple[int, int, int]] = KeyCache(self._make_seal_key, entries_max=SEAL_KEYS_CACHED_MAX)
+        """By (terminal, epoch, proof suite)."""
+        self.card_keys: KeyCache[tuple[int, bytes]] = KeyCache(self._make_card_key, entries_max=CARD_KEYS_CACHED_MAX)
+        """TAC keys by (key version, card UID)."""
+
+    @classmethod
+    def from_keystore(cls, keystore: Keystore) -> LedgerKeys:
+        """The keys of an opened keystore.
+
+        Raises:
+            OutOfRange: it is no ledger's, or its keys do not belong together.
+            RemoteError: a key is missing or its certificate is damaged.
+        """
+        if keystore.kind != KEYSTORE_KIND:
+            raise OutOfRange(f"a keystore of kind {keystore.kind!r}, the ledger's is {KEYSTORE_KIND!r}")
+        try:
+            certificate = Certificate.decode(bytes.fromhex(keystore.facts["certificate"]))
+        except (KeyError, TypeError, ValueError):
+            raise OutOfRange("the keystore has no certificate among its facts") from None
+        if certificate.site != keystore.site:
+            raise OutOfRange(f"certificate of site {certificate.site}, keystore of site {keystore.site}")
+        return cls(
+            seal_masters=keystore.versions("seal_master"),
+            tac_masters=keystore.versions("tac_master"),
+            signer=SoftwareSigner(keystore.key("signing_seed")),
+            certificate=certificate,
+            batch_keys=keystore.versions("batch_key"),
+        )
+
+    @property
+    def site(self) -> int:
+        return self.certificate.site
+
+    def batch_key(self, frontend: int) -> MacKey | None:
+        """The key with which that front-end proves its messages; None: no such front-end."""
+        return self._batch_keys.get(frontend)
+
+    def seal_key(self, terminal: int, epoch: int, suite: int = ProofSuite.AES_CMAC) -> MacKey:
+        """The seal key of one terminal and epoch."""
+        key = self.seal_keys.get((terminal, epoch, suite))
+        assert key is not None
+        return key
+
+    def _make_seal_key(self, name: tuple[int, int, int]) -> MacKey:
+        terminal, epoch, suite = name
+        return MacKey(seal_key(self._seal_master, terminal=terminal, epoch=epoch), suite)
+
+    def _make_card_key(self, name: tuple[int, bytes]) -> MacKey | None:
+        version, uid = name
+        master = self._tac_masters.get(version)
+        return None if master is None else MacKey(card_key(master, uid))
+
+    def __repr__(self) -> str:
+        return f"LedgerKeys(site {self.site}, front-ends {sorted(self._batch_keys)})"

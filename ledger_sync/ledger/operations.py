@@ -1,0 +1,181 @@
+"""What operators do to the ledger: each verb one transaction, one row in `operations`, replayable (R26).
+
+Arguments are canonical JSON and hold everything the effect depends on, so `verify` can do them again. A verb is a
+function of (Work, arguments) that changes the books and returns what the operator is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import apsw
+
+from ledger_sync.ledger import catalogue
+from ledger_sync.ledger.accounts import CASH_IN, LOADS_IN_FLIGHT
+from ledger_sync.ledger.books import ACTIVE, LOST, Books
+from ledger_sync.ledger.cards import ALLOWED, U32_MAX, issue_cards, number_of, registered_card, set_status
+from ledger_sync.ledger.errors import VerbRefused
+from ledger_sync.ledger.keys import LedgerKeys
+from protocol.codes import ProofSuite, TerminalClass
+
+OPERATOR_CHARACTERS_MAX: Final = 64
+TERMINALS_PER_OPERATION_MAX: Final = 5_000
+TOP_UP_CENTS_MAX: Final = 10**8
+DEFAULT_CURRENCY: Final = 156  # CNY
+
+
+@dataclass(slots=True)
+class Work:
+    """What a verb works on, within its transaction."""
+
+    connection: apsw.Connection
+    books: Books
+    keys: LedgerKeys
+    operation: int
+    position: int
+    """Batches posted before this operation."""
+    generation: int
+    now_ms: int
+    day: int
+    """Booking day of this operation: today, never below the first open day."""
+
+
+Verb = Callable[[Work, Mapping[str, Any]], dict[str, Any]]
+
+
+def operator_name(value: object) -> str:
+    """Who did it: printable, not blank. Raises VerbRefused."""
+    if not isinstance(value, str) or not value.strip() or len(value) > OPERATOR_CHARACTERS_MAX:
+        raise VerbRefused(f"operator must be a name of at most {OPERATOR_CHARACTERS_MAX} characters")
+    if not value.isprintable():
+        raise VerbRefused("operator must be printable")
+    return value
+
+
+def _init(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The first operation of a ledger: site, currency, first open day, and an empty deny list."""
+    if work.operation != 1:
+        raise VerbRefused("a ledger is made once")
+    site = number_of(arguments, "site", 1, U32_MAX)
+    if site != work.keys.site:
+        raise VerbRefused(f"the keys are of site {work.keys.site}, not {site}")
+    currency = number_of(arguments, "currency", 1, 999, default=DEFAULT_CURRENCY)
+    first_open_day = number_of(arguments, "first_open_day", 0, U32_MAX, default=0)
+    generation = number_of(arguments, "generation", 1, U32_MAX, default=1)
+    work.connection.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?)", (site, generation, currency, first_open_day))
+    work.connection.execute("INSERT INTO generations VALUES (?, 0, ?)", (generation, work.now_ms))
+    catalogue.issue(work.connection, work.keys, generation=generation, now_ms=work.now_ms)
+    return {"site": site, "generation": generation}
+
+
+def _register(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Take over terminals of the registry: add epochs, close those that ended, follow a change of merchant (R40)."""
+    terminals = arguments.get("terminals")
+    if not isinstance(terminals, list) or not 0 < len(terminals) <= TERMINALS_PER_OPERATION_MAX:
+        raise VerbRefused(f"terminals must be a list of 1 to {TERMINALS_PER_OPERATION_MAX}")
+    added = 0
+    for one in terminals:
+        terminal, epoch = number_of(one, "terminal", 1, U32_MAX), number_of(one, "epoch", 1, 0xFFFF)
+        facts = (
+            number_of(one, "class", 1, 255, default=int(TerminalClass.TERMINAL)),
+            number_of(one, "kind", 1, 0x7F, default=1),
+            number_of(one, "merchant", 0, U32_MAX, default=0),
+            number_of(one, "suite", 1, 2, default=int(ProofSuite.AES_CMAC)),
+            bytes.fromhex(one["enrolment_id"]),
+            work.now_ms if one.get("closed") else None,
+        )
+        if (terminal, epoch) in work.books.terminals:
+            work.connection.execute(
+                "UPDATE terminals SET class = ?, kind = ?, merchant = ?, proof_suite = ?, enrolment = ?,"
+                " closed_ms = coalesce(closed_ms, ?) WHERE terminal = ? AND epoch = ?",
+                (*facts, terminal, epoch),
+            )
+            continue
+        work.connection.execute(
+            "INSERT INTO terminals (id, terminal, epoch, class, kind, merchant, proof_suite, enrolment, closed_ms,"
+            " quarantined_to) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(last_sequence), 0)"
+            " FROM quarantine WHERE terminal = ? AND epoch = ?",
+            (work.books.next_id("terminals", "id"), terminal, epoch, *facts, terminal, epoch),
+        )
+        added += 1
+    work.books.load_terminals()
+    return {"added": added, "updated": len(terminals) - added}
+
+
+def _card_issue(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    cards = arguments.get("cards")
+    if not isinstance(cards, list) or not all(isinstance(one, dict) for one in cards):
+        raise VerbRefused("cards must be a list of objects")
+    return dict(issue_cards(work.books, cards, now_ms=work.now_ms, day=work.day))
+
+
+def _change_status(verb: str) -> Verb:
+    before, after = ALLOWED[verb]
+
+    def change(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        card = registered_card(work.books, number_of(arguments, "card", 1, U32_MAX))
+        if card.status not in before:
+            raise VerbRefused(f"card …{card.number % 10_000:04d} is {card.status}")
+        was_denied = card.status == LOST
+        set_status(work.books, card, after, work.now_ms)
+        is_denied = after != ACTIVE
+        if was_denied != is_denied:
+            version = catalogue.issue(
+                work.connection,
+                work.keys,
+                generation=work.generation,
+                now_ms=work.now_ms,
+                added=[card.number] if is_denied else (),
+                removed=() if is_denied else [card.number],
+            )
+        else:
+            newest = catalogue.current(work.connection, work.keys)
+            assert newest is not None
+            version = newest.version
+        return {"card": card.number, "status": after, "list_version": list(version)}
+
+    return change
+
+
+def _topup(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A load order (充值): the cash is in, the card gets it at a load station; until then it is in flight (R22)."""
+    card = registered_card(work.books, number_of(arguments, "card", 1, U32_MAX))
+    cents = number_of(arguments, "amount_cents", 1, TOP_UP_CENTS_MAX)
+    if card.status != ACTIVE:
+        raise VerbRefused(f"card …{card.number % 10_000:04d} is {card.status}")
+    (serial,) = work.connection.execute(
+        "SELECT coalesce(max(serial), 0) + 1 FROM load_orders WHERE card = ?", (card.number,)
+    ).fetchone()  # type: ignore[misc]
+    order = work.books.next_id("load_orders", "load_order")
+    work.connection.execute(
+        "INSERT INTO load_orders VALUES (?, ?, ?, ?, ?, ?, 'in_flight')",
+        (order, card.number, serial, cents, work.now_ms, work.operation),
+    )
+    work.books.credit(CASH_IN, -cents, work.day)
+    work.books.credit(LOADS_IN_FLIGHT, cents, work.day)
+    return {"card": card.number, "load_order": order, "serial": serial, "amount_cents": cents}
+
+
+def _restore(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """After a backup was put back: a higher generation, so that front-ends send again what came after (R17)."""
+    generation = number_of(arguments, "generation", work.generation + 1, U32_MAX, default=work.generation + 1)
+    work.connection.execute("UPDATE meta SET generation = ?", (generation,))
+    work.connection.execute("INSERT INTO generations VALUES (?, ?, ?)", (generation, work.position, work.now_ms))
+    version = catalogue.issue(work.connection, work.keys, generation=generation, now_ms=work.now_ms, is_new_start=True)
+    return {"generation": generation, "position": work.position, "list_version": list(version)}
+
+
+VERBS: Final[Mapping[str, Verb]] = {
+    "init": _init,
+    "register": _register,
+    "card_issue": _card_issue,
+    "lost": _change_status("lost"),
+    "release": _change_status("release"),
+    "cancel": _change_status("cancel"),
+    "topup": _topup,
+    "restore": _restore,
+}
+ISSUES_A_VERSION: Final = frozenset({"lost", "release", "cancel", "restore"})
+"""After these the newest LIST goes to every connected front-end."""

@@ -1,0 +1,92 @@
+"""Quarantine: records whose proof, format, type or terminal does not hold; kept raw, under their identity (R5, R19)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from ledger_sync.ledger.books import Books, TerminalState
+from protocol.codes import PostingResult
+from protocol.errors import Malformed
+from protocol.records import MONEY_TYPES, Grey, Purchase, decode_body
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a record stands in the evidence."""
+
+    position: int
+    row_id: int
+    index: int
+
+
+@dataclass(slots=True)
+class Claim:
+    """What a record that cannot be booked says it is; nothing in it is proved."""
+
+    terminal: int
+    epoch: int
+    first: int
+    last: int
+    raw: bytes
+    trade_ms: int
+
+    @property
+    def type(self) -> int | None:
+        return self.raw[0] if self.raw else None
+
+
+def quarantine(
+    books: Books, state: TerminalState | None, claim: Claim, place: Place, result: PostingResult, reason: str
+) -> PostingResult:
+    """Keep the raw record; returns `result`, or DUPLICATE when these very bytes are kept already."""
+    amount, merchant = stated_money(claim.raw)
+    key = books.next_id("quarantine", "item")
+    books.connection.execute(
+        "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+        (
+            key,
+            claim.terminal,
+            claim.epoch,
+            claim.first,
+            claim.last,
+            claim.type,
+            int(result),
+            reason,
+            amount,
+            merchant,
+            claim.trade_ms,
+            sha256(claim.raw).digest(),
+            claim.raw,
+            place.position,
+            place.row_id,
+            place.index,
+        ),
+    )
+    if not books.connection.changes():
+        books.release_id("quarantine", key)
+        return PostingResult.DUPLICATE
+    if state is not None:
+        state.quarantined_to = max(state.quarantined_to, claim.last)
+        books.touched_terminals[state.id] = state
+    return result
+
+
+def release_quarantined(books: Books, state: TerminalState, sequence: int, raw: bytes, position: int) -> None:
+    """The record that was quarantined has been posted after all: its open item ends."""
+    books.connection.execute(
+        "UPDATE quarantine SET resolved_position = ? WHERE terminal = ? AND epoch = ? AND sequence = ? AND digest = ?"
+        " AND resolved_position IS NULL",
+        (position, state.terminal, state.epoch, sequence, sha256(raw).digest()),
+    )
+
+
+def stated_money(raw: bytes) -> tuple[int | None, int | None]:
+    """(cents, merchant) that an unproved record states; None where it cannot be read."""
+    try:
+        body = decode_body(raw)
+    except Malformed:
+        return None, None
+    if isinstance(body, Purchase | Grey):
+        return body.amount_cents, body.merchant
+    return (None, None) if raw[0] in MONEY_TYPES else (0, None)

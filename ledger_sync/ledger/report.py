@@ -1,0 +1,147 @@
+"""Reports: what the ledger holds, in one JSON-able object, from a connection that may be read-only.
+
+Two views must meet (docs/ledger.md, "Agreement"): records (what terminals recorded and the ledger holds, by terminal
+and day) and money (what accounts say). `records + open items = terminals`, and
+`merchants + suspense = records + completions booked ahead of their records`, forks apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import apsw
+
+from ledger_sync.ledger.accounts import SOURCES, SUBJECT_MASK, AccountKind
+from ledger_sync.ledger.gaps import open_items, summary
+from protocol.codes import PostingResult
+
+RECORDS: Final = """
+SELECT terminal, epoch, trade_day, merchant, count(*), sum(amount_cents) FROM (
+    SELECT terminal, epoch, sequence, min(posting), type, trade_day, merchant, amount_cents
+    FROM postings GROUP BY terminal, epoch, sequence
+) WHERE type IN (1, 7) GROUP BY terminal, epoch, trade_day, merchant ORDER BY terminal, epoch, trade_day, merchant
+"""
+"""Purchases and greys held, one per identity (the first that came): what terminals and spools count too."""
+
+DOUBLE_POSTED: Final = """
+SELECT count(*) FROM (
+    SELECT terminal, epoch, sequence FROM (
+        SELECT terminal, epoch, sequence FROM postings
+        WHERE (type = 1 AND result IN (0, 2, 3, 4)) OR (type = 7 AND result = 6)
+        UNION ALL
+        SELECT c.terminal, c.epoch, c.sequence FROM completions c JOIN postings p ON p.posting = c.posting
+        WHERE c.outcome = 'posted' AND p.result <> 5
+    ) GROUP BY terminal, epoch, sequence HAVING count(*) > 1
+    UNION ALL
+    SELECT posting, 0, 0 FROM entries WHERE posting IS NOT NULL GROUP BY posting HAVING count(*) > 1
+)
+"""
+"""Identities whose money was booked more than once, forks apart; and records with more than one entry."""
+
+
+def report(connection: apsw.Connection, *, now_ms: int, with_items: bool = True) -> dict[str, Any]:
+    """Totals, open items, counts, conservation and chain; amounts in cents. One read transaction."""
+    connection.execute("BEGIN")
+    try:
+        return _report(connection, now_ms=now_ms, with_items=with_items)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _report(connection: apsw.Connection, *, now_ms: int, with_items: bool) -> dict[str, Any]:
+    items = summary(open_items(connection), now_ms=now_ms)
+    if not with_items:
+        for one in items.values():
+            del one["listed"]
+    return {
+        **_chain(connection),
+        "at_ms": now_ms,
+        "counts": _counts(connection),
+        "records": _records(connection),
+        "merchants": _merchants(connection),
+        "conservation": conservation(connection),
+        "open_items": items,
+        "forks": connection.execute("SELECT count(*) FROM forks").get,
+        "double_posted": connection.execute(DOUBLE_POSTED).get,
+    }
+
+
+def _chain(connection: apsw.Connection) -> dict[str, Any]:
+    site, generation, day = connection.execute("SELECT site, generation, first_open_day FROM meta").fetchone()  # type: ignore[misc]
+    last: tuple[Any, ...] | None = connection.execute(
+        "SELECT position, hex(chain) FROM batches ORDER BY position DESC LIMIT 1"
+    ).fetchone()
+    position, chain = (0, "00" * 32) if last is None else last
+    operation = connection.execute("SELECT coalesce(max(operation), 0) FROM operations").get
+    return {
+        "site": site, "generation": generation, "first_open_day": day, "position": position,
+        "chain": chain.lower(), "operation": operation,
+    }  # fmt: skip
+
+
+def _counts(connection: apsw.Connection) -> dict[str, Any]:
+    row: tuple[Any, ...] = connection.execute(
+        "SELECT count(*), coalesce(sum(posted), 0), coalesce(sum(duplicates), 0), coalesce(sum(quarantined), 0),"
+        " coalesce(sum(sum_cents), 0), coalesce(sum(length(results)), 0) FROM batches"
+    ).fetchone()  # type: ignore[assignment]
+    batches, posted, duplicates, quarantined, cents, results = row
+    by_result = {
+        PostingResult(result).name.lower(): count
+        for result, count in connection.execute("SELECT result, count(*) FROM postings GROUP BY result ORDER BY 1")
+    }
+    return {
+        "batches": batches, "results": results, "posted": posted, "duplicates": duplicates,
+        "quarantined": quarantined, "posted_cents": cents, "postings_by_result": by_result,
+        "cards": connection.execute("SELECT count(*) FROM cards WHERE status <> 'unknown'").get,
+        "cards_unknown": connection.execute("SELECT count(*) FROM cards WHERE status = 'unknown'").get,
+        "terminals": connection.execute("SELECT count(*) FROM terminals").get,
+    }  # fmt: skip
+
+
+def _records(connection: apsw.Connection) -> dict[str, Any]:
+    by_day: dict[tuple[int, int, int], list[int]] = {}
+    by_merchant: dict[int, list[int]] = {}
+    count = cents = 0
+    for terminal, epoch, day, merchant, number, amount in connection.execute(RECORDS):
+        for totals in (by_day.setdefault((terminal, epoch, day), [0, 0]), by_merchant.setdefault(merchant, [0, 0])):
+            totals[0] += number
+            totals[1] += amount
+        count += number
+        cents += amount
+    return {
+        "count": count,
+        "amount_cents": cents,
+        "by_merchant": [
+            {"merchant": merchant, "count": number, "amount_cents": amount}
+            for merchant, (number, amount) in sorted(by_merchant.items())
+        ],
+        "by_terminal_day": [
+            {"terminal": terminal, "epoch": epoch, "trade_day": day, "count": number, "amount_cents": amount}
+            for (terminal, epoch, day), (number, amount) in sorted(by_day.items())
+        ],
+    }
+
+
+def _merchants(connection: apsw.Connection) -> list[dict[str, int]]:
+    rows = connection.execute(
+        "SELECT account, balance_cents FROM accounts WHERE account >> 32 = ? ORDER BY account",
+        (int(AccountKind.MERCHANT),),
+    )
+    return [{"merchant": account & SUBJECT_MASK, "balance_cents": cents} for account, cents in rows]
+
+
+def conservation(connection: apsw.Connection) -> dict[str, int]:
+    """Both sides of R18 by kind of account, from balances; `difference_cents` must be 0."""
+    sums = dict.fromkeys(AccountKind, 0)
+    for kind, cents in connection.execute("SELECT account >> 32, sum(balance_cents) FROM accounts GROUP BY 1"):
+        sums[AccountKind(kind)] = cents
+    sums[AccountKind.MIRROR] = connection.execute("SELECT coalesce(sum(mirror_cents), 0) FROM cards").get
+    left = -sum(sums[kind] for kind in SOURCES)
+    right = sum(cents for kind, cents in sums.items() if kind not in SOURCES)
+    found = {f"{kind.name.lower()}_cents": -cents if kind in SOURCES else cents for kind, cents in sums.items()}
+    return found | {"difference_cents": left - right}
+
+
+def balances(connection: apsw.Connection) -> dict[str, Any]:
+    """Accounts by name and card mirrors in sum; for the `balances` verb."""
+    return {"conservation": conservation(connection), "merchants": _merchants(connection)}

@@ -1,0 +1,125 @@
+"""docs/ledger.md: its SQL, run as it stands there with another SQLite library, says what the report says."""
+
+import re
+import sqlite3
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from ledger_sync.ledger.accounts import AccountKind
+from ledger_sync.ledger.report import DOUBLE_POSTED, report
+from ledger_sync.ledger.schema import TABLES
+from protocol.codes import RecordType, RowKind
+from tests.ledger.canteen import NOW_MS, Canteen, Card, Till
+
+PAGE = Path(__file__).parents[2] / "docs" / "ledger.md"
+BLOCKS = dict(re.findall(r"```sql (\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[tuple[dict[str, Any], sqlite3.Connection]]:
+    """The report of a ledger in which everything happens, and the closed file as an auditor opens it."""
+    card, other = Card(1), Card(2)
+    till, second = Till(5), Till(6, merchant=9002)
+    canteen = Canteen(tmp_path, cards=[card, other], tills=[till, second])
+    rows = [till.row(till.purchase(card, 100), till.grey(other, 40), till.aborted())]
+    proof = other.debit(till, 40, sequence=2)
+    till.purchase(card, 33)
+    rows.append(till.row(till.purchase(Card(77), 8)))
+    till.purchase(card, 1)
+    rows.append(till.baseline())
+    canteen.post(*rows)
+    canteen.post(second.row(second.purchase(card, 5, proof=bytes(8)), second.completion(proof), second.grey(card, 9)))
+    fork = till.forge(1, till.grey_body(other, 7), kind=RecordType.GREY, cents=7)
+    ahead = second.completion(other.debit(till, 66))
+    canteen.post(till.row(fork, kind=RowKind.SUSPECT), second.row(ahead), rows[0])
+    canteen.operate("topup", card=2, amount_cents=500)
+    found = report(canteen.ledger.connection, now_ms=NOW_MS)
+    canteen.close()
+    with closing(sqlite3.connect(f"file:{canteen.paths.database}?mode=ro", uri=True)) as connection:
+        yield found, connection
+
+
+def test_every_block_of_the_page_is_checked_here() -> None:
+    checked = set(re.findall(r'ask\(connection, "(\w+)"\)', Path(__file__).read_text(encoding="utf-8")))
+    assert set(BLOCKS) == checked
+    assert " ".join(BLOCKS["double_posted"].split()).rstrip(" ;") == " ".join(DOUBLE_POSTED.split())
+
+
+def ask(connection: sqlite3.Connection, block: str) -> list[tuple[Any, ...]]:
+    return connection.execute(BLOCKS[block]).fetchall()
+
+
+def test_an_auditor_finds_the_totals_of_the_report(busy: tuple[dict[str, Any], sqlite3.Connection]) -> None:
+    found, connection = busy
+    assert ask(connection, "conservation") == [(0,)]
+    assert ask(connection, "unbalanced") == []
+    assert ask(connection, "wrong_balances") == []
+    assert ask(connection, "batch_against_records") == []
+    books = found["conservation"]
+    for kind, cents in ask(connection, "kinds"):
+        sign = -1 if kind in (AccountKind.CASH_IN, AccountKind.OPENING) else 1
+        assert books[f"{AccountKind(kind).name.lower()}_cents"] == sign * cents
+    merchants = [(one["merchant"], one["balance_cents"]) for one in found["merchants"]]
+    assert ask(connection, "merchants") == merchants == [(9001, 214), (9002, 0)] or merchants == [(9001, 214)]
+    assert sum(cents for _, _, cents in ask(connection, "merchant_days")) == sum(cents for _, cents in merchants)
+    records = found["records"]
+    assert ask(connection, "records") == [(records["count"], records["amount_cents"])]
+    assert ask(connection, "records_by_merchant") == [tuple(one.values()) for one in records["by_merchant"]]
+    assert ask(connection, "records_by_terminal_day") == [tuple(one.values()) for one in records["by_terminal_day"]]
+    assert ask(connection, "double_posted") == [(found["double_posted"],)] == [(0,)]
+    open_items = found["open_items"]
+    suspense = {kind: (count, cents) for kind, count, cents in ask(connection, "suspense")}
+    assert suspense["grey"] == (open_items["grey"]["items"], books["suspense_grey_cents"]) == (1, 9)
+    assert suspense["unproven"] == (open_items["suspect"]["items"], books["suspense_unproven_cents"]) == (1, 7)
+    assert ask(connection, "loads") == [(books["loads_in_flight_cents"],)] == [(500,)]
+    counts = found["counts"]
+    names = ("batches", "posted", "duplicates", "quarantined", "posted_cents", "results")
+    assert ask(connection, "counts") == [tuple(counts[name] for name in names)]
+
+
+def test_an_auditor_finds_the_missing_sequences(busy: tuple[dict[str, Any], sqlite3.Connection]) -> None:
+    found, connection = busy
+    missing = ask(connection, "missing")
+    assert missing == [(5, 1, 4, 4, 33), (5, 1, 6, 6, None), (6, 1, 1, 1, 5)]
+    items = [one for kind in ("gap", "quarantine") for one in found["open_items"][kind]["listed"]]
+    listed = sorted((one["terminal"], one["epoch"], one["first"], one["last"], one["amount_cents"]) for one in items)
+    assert listed == missing
+
+
+def test_the_chain_can_be_recomputed_from_the_page_alone(
+    busy: tuple[dict[str, Any], sqlite3.Connection],
+) -> None:
+    found, connection = busy
+    chain = bytes(32)
+    for position, frontend, spool, first, last, results in connection.execute(
+        "SELECT position, frontend, spool, first_row, last_row, results FROM batches ORDER BY position"
+    ):
+        digest = sha256()
+        for row_id, packed in connection.execute(
+            "SELECT row_id, packed FROM evidence WHERE position = ? ORDER BY row_id", (position,)
+        ):
+            digest.update(struct.pack("!Q", row_id) + packed)
+        name = struct.pack("!I16sQQ32s", frontend, spool, first, last, digest.digest())
+        chain = sha256(b"onecard.chain.v1\0" + chain + name + sha256(results).digest()).digest()
+    assert chain.hex() == found["chain"]
+
+
+def test_every_table_is_on_the_page() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for table in re.findall(r"CREATE TABLE (\w+)", TABLES):
+        assert f"`{table}`" in text, table
+
+
+def test_the_schema_is_strict_and_without_tables_that_were_measured_slow(tmp_path: Path) -> None:
+    connection = apsw.Connection(":memory:")
+    connection.execute(TABLES)
+    for name, sql in connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"):
+        assert str(sql).rstrip().endswith("STRICT"), name
+    connection.close()
