@@ -39,7 +39,8 @@ from protocol.codes import TerminalKind
 SITE_NUMBER: Final = 1
 MERCHANTS: Final = 5
 OPENING_CENTS: Final = 50_000
-SELLING_SECONDS_MIN: Final = 20.0
+SELLING_SECONDS: Final = 20.0
+RATE_OF_SMALL_RUNS: Final = 60.0  # a few taps should not take those seconds
 SELLING_PER_OUTAGE: Final = 3.0  # so that there is selling before, during and after it
 RATE_MIN: Final = 20.0
 RATE_MAX: Final = 1_200.0
@@ -392,7 +393,7 @@ def demo(
     Starts a ledger, a front-end and simulated terminals as processes, cuts the network, reports a card lost, kills the
     front-end once, and compares three independent totals. Exit code 0 only if they agree.
     """
-    selling_seconds = max(SELLING_SECONDS_MIN, SELLING_PER_OUTAGE * outage_seconds)
+    selling_seconds = max(min(SELLING_SECONDS, taps / RATE_OF_SMALL_RUNS), SELLING_PER_OUTAGE * outage_seconds)
     rate = max(RATE_MIN, min(RATE_MAX, taps / selling_seconds))
     try:
         with data_directory(data_dir) as (directory, keep), Screen(taps=taps, quiet=as_json) as screen:

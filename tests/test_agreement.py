@@ -1,0 +1,141 @@
+"""The comparison of three artefacts finds every kind of disagreement, and names it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from onecard_agreement import compare
+
+Artefacts = dict[str, Any]
+
+
+def artefacts() -> Artefacts:
+    """Two terminals of two merchants: 3 purchases and an aborted record; 1 grey, still open."""
+    item = {"items": 0, "sequences": 0, "amount_cents": 0, "by_merchant": {}}
+    kinds = ("gap", "tombstone", "quarantine", "epoch_tail", "grey", "suspect", "load_in_flight", "completion")
+    items = {kind: copy.deepcopy(item) for kind in kinds}
+    items["grey"] = {"items": 1, "sequences": 1, "amount_cents": 700, "by_merchant": {"102": 700}}
+    return {
+        "terminals": [
+            {"terminal": 1, "epochs": [epoch(issued=3, merchant="101", count=2, cents=1500)]},
+            {"terminal": 2, "epochs": [epoch(issued=2, merchant="102", count=2, cents=1200)]},
+        ],
+        "spool": {
+            "merchants": [
+                {"merchant": 101, "count": 2, "cents": 1500},
+                {"merchant": 102, "count": 2, "cents": 1200},
+            ],
+            "totals": [
+                {"type": 1, "count": 3, "cents": 2000},
+                {"type": 7, "count": 1, "cents": 700},
+                {"type": 0x60, "count": 1, "cents": 0},
+            ],
+        },
+        "ledger": {
+            "records": {
+                "count": 4,
+                "by_merchant": [
+                    {"merchant": 101, "count": 2, "amount_cents": 1500},
+                    {"merchant": 102, "count": 2, "amount_cents": 1200},
+                ],
+            },
+            "counts": {"duplicates": 0, "postings_by_result": {"posted": 3, "suspense_grey": 1, "noted": 1}},
+            "open_items": items,
+            "double_posted": 0,
+            "conservation": {"difference_cents": 0, "mirror_cents": 10_000},
+        },
+        "cards": [{"purse_cents": 4_000}, {"purse_cents": 6_700}],
+    }
+
+
+def epoch(*, issued: int, merchant: str, count: int, cents: int) -> dict[str, Any]:
+    return {
+        "issued": issued,
+        "acknowledged": issued,
+        "unreadable": [],
+        "merchants": {merchant: {"count": count, "cents": cents, "grey_cents": 0}},
+    }
+
+
+def test_three_artefacts_that_agree_say_so_and_the_grey_is_an_open_item() -> None:
+    found = compare(**artefacts())
+    assert found.disagreements == []
+    assert found.agrees
+    assert (found.total.terminals_cents, found.total.spool_cents) == (2700, 2700)
+    assert (found.total.ledger_cents, found.total.open_cents) == (2000, 700)
+    assert found.open_items == {"grey": {"items": 1, "sequences": 1, "amount_cents": 700}}
+    assert (found.records_created, found.records_posted, found.lost) == (5, 5, 0)
+
+
+def spool_loses_a_cent(all_: Artefacts) -> None:
+    all_["spool"]["merchants"][0]["cents"] -= 1
+
+
+def spool_counts_another_day(all_: Artefacts) -> None:
+    all_["spool"]["totals"][0]["count"] += 1
+
+
+def ledger_loses_a_record(all_: Artefacts) -> None:
+    all_["ledger"]["records"]["by_merchant"][0] = {"merchant": 101, "count": 1, "amount_cents": 1000}
+    all_["ledger"]["counts"]["postings_by_result"]["posted"] -= 1
+
+
+def ledger_pays_another_merchant(all_: Artefacts) -> None:
+    all_["ledger"]["records"]["by_merchant"][0]["merchant"] = 103
+
+
+def terminal_was_never_acknowledged(all_: Artefacts) -> None:
+    all_["terminals"][0]["epochs"][0]["acknowledged"] -= 1
+
+
+def terminal_cannot_read_its_flash(all_: Artefacts) -> None:
+    all_["terminals"][0]["epochs"][0]["unreadable"] = [2]
+
+
+def posted_twice(all_: Artefacts) -> None:
+    all_["ledger"]["double_posted"] = 1
+
+
+def books_out_of_balance(all_: Artefacts) -> None:
+    all_["ledger"]["conservation"]["difference_cents"] = -5
+
+
+def cards_hold_less_than_their_mirrors(all_: Artefacts) -> None:
+    all_["cards"][0]["purse_cents"] -= 701
+
+
+def cards_hold_more_than_open_greys_explain(all_: Artefacts) -> None:
+    all_["cards"][0]["purse_cents"] += 1
+
+
+def money_under_an_open_item_that_is_not_there(all_: Artefacts) -> None:
+    all_["ledger"]["open_items"]["quarantine"]["by_merchant"] = {"101": 1}
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        (spool_loses_a_cent, "merchant 101"),
+        (spool_counts_another_day, "counted"),
+        (ledger_loses_a_record, "1 records were made and are nowhere"),
+        (ledger_pays_another_merchant, "merchant 103"),
+        (terminal_was_never_acknowledged, "never acknowledged"),
+        (terminal_cannot_read_its_flash, "cannot be read"),
+        (posted_twice, "posted twice"),
+        (books_out_of_balance, "differ by -5 cents"),
+        (cards_hold_less_than_their_mirrors, "cards hold -1 cents"),
+        (cards_hold_more_than_open_greys_explain, "cards hold 701 cents"),
+        (money_under_an_open_item_that_is_not_there, "merchant 101"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_planted_disagreement_is_found_and_named(plant: Callable[[Artefacts], None], says: str) -> None:
+    all_ = artefacts()
+    plant(all_)
+    found = compare(**all_)
+    assert not found.agrees
+    assert any(says in sentence for sentence in found.disagreements), found.disagreements

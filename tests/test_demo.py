@@ -1,0 +1,95 @@
+"""The demo, small: real processes, an outage, a lost card, a killed front-end, and agreement to the cent."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent
+SECONDS_MAX: Final = 110
+PROMISED: Final = """
+    terminals taps records_created records_acknowledged records_posted duplicates quarantined gaps_open open_items
+    amount_terminals_cents amount_spool_cents amount_ledger_cents lost double_posted denied_after_loss
+    accepted_after_loss ack_ms_p50 ack_ms_p99 records_per_second recovery_records_per_second seconds data_dir
+""".split()
+
+
+def demo(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "onecard", "demo", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment,
+        timeout=SECONDS_MAX,
+    )
+
+
+@pytest.fixture
+def environment(child_environment: dict[str, str]) -> dict[str, str]:
+    child_environment["PYTHONPATH"] = str(ROOT)
+    return child_environment
+
+
+def test_a_canteen_sells_through_an_outage_and_every_cent_arrives(tmp_path: Path, environment: dict[str, str]) -> None:
+    done = demo(
+        *("--terminals", "20", "--taps", "800", "--outage-seconds", "2", "--seed", "7"),
+        *("--data-dir", str(tmp_path / "d"), "--json"),
+        environment=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(PROMISED) <= result.keys()
+    assert result["disagreements"] == []
+    assert result["amount_terminals_cents"] == result["amount_spool_cents"]
+    assert result["amount_spool_cents"] == result["amount_ledger_cents"] + result["amount_open_items_cents"]
+    assert result["lost"] == result["double_posted"] == result["accepted_after_loss"] == 0
+    assert result["records_created"] == result["records_acknowledged"] == result["records_posted"]
+    assert result["records_created"] >= 800
+    assert result["denied_after_loss"] > 0
+    assert "killed" not in done.stdout  # --json is one object and nothing else
+    assert (tmp_path / "d" / "report" / "report.html").exists()
+
+
+def test_the_demo_says_what_is_wrong_with_a_directory_that_is_in_use(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    (tmp_path / "something").touch()
+    done = demo("--data-dir", str(tmp_path), environment=environment)
+    assert done.returncode == 1
+    assert "is not empty" in done.stderr
+
+
+def test_the_demo_shows_a_moving_picture_on_a_terminal_and_ends_in_the_table(environment: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    arguments = ["--terminals", "5", "--taps", "300", "--outage-seconds", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "onecard", "demo", *arguments],
+        cwd=ROOT,
+        env=environment | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        try:
+            while chunk := os.read(ours, 1 << 16):
+                seen += chunk
+        except OSError:  # a terminal whose other side has gone says so by an error
+            pass
+        finally:
+            os.close(ours)
+        assert process.wait(SECONDS_MAX) == 0, seen.decode(errors="replace")[-3000:]
+    text = seen.decode()
+    assert "█" in text
+    assert "三方相符" in text
+    assert "kill" in text
