@@ -38,6 +38,10 @@ class _Waiting:
     data: bytes
 
 
+ASK_AGAIN_MS: Final = 2_000
+"""After a list that was damaged on its way: soon, for a lost card waits for it; never faster, whoever sends rubbish."""
+
+
 class Distribution:
     """The list versions of one front-end.
 
@@ -77,6 +81,7 @@ class Distribution:
         self._held: dict[ListKind, ListVersion] = {}
         self._making: set[ListKind] = set()
         self._waiting: dict[ListKind, _Waiting] = {}
+        self._asking: set[ListKind] = set()
         self._closed = False
 
     def load(self) -> None:
@@ -130,6 +135,7 @@ class Distribution:
             verify_head(head, certificate)
         except RemoteError as error:
             self._refuse(kind, str(error))
+            self._ask_again(kind)
             return False
         if held is not None and head.version <= held.head.version:
             if head.version == held.head.version and head.digest == held.head.digest:
@@ -180,6 +186,8 @@ class Distribution:
             self._refuse(kind, str(error))
             if isinstance(error, RemoteError) and offered.form == ListForm.DELTA:
                 self._request_list(kind, NO_VERSION)
+            else:
+                self._ask_again(kind)
         waiting = self._waiting.pop(kind, None)
         if waiting is not None and not self._closed:
             self.on_list(waiting.head, waiting.certificate, waiting.form, waiting.base, waiting.data)
@@ -187,6 +195,19 @@ class Distribution:
     def _refuse(self, kind: ListKind, why: str) -> None:
         self._metrics.list_offers_refused += 1
         self._alarm(AlarmKind.LIST_REFUSED, kind, why)
+
+    def _ask_again(self, kind: ListKind) -> None:
+        """Ask the ledger what is newer than what is held, a little later; one question at a time."""
+        if kind in self._asking:
+            return
+        self._asking.add(kind)
+
+        def ask() -> None:
+            self._asking.discard(kind)
+            if not self._closed:
+                self._request_list(kind, self.version(kind))
+
+        self._clock.call_at(self._clock.monotonic_ms() + ASK_AGAIN_MS, ask)
 
     def _alarm(self, alarm: AlarmKind, kind: ListKind, text: str) -> None:
         if self._alarms.raise_alarm(alarm, kind.name, text, self._clock.now_ms()):

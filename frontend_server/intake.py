@@ -22,7 +22,7 @@ from protocol.limits import RECORD_BYTES_MAX, RECORD_BYTES_MIN, RECORD_BYTES_STE
 from protocol.messages import Upload
 from protocol.ports import Clock, Log
 
-CREDIT_WHEN_HALF_FULL: Final = 1
+CREDIT_WHEN_TIGHT: Final = 1
 UPLOAD_HEAD_BYTES: Final = 4
 
 _HEAD: Final = struct.Struct(
@@ -92,10 +92,12 @@ class IntakeQueue:
         return len(self._owners) >= self._frames_max
 
     def credit(self) -> int:
-        """Frames that a terminal may have outstanding from now."""
-        if self._refusing:
-            return 0
-        return self._credit_usual if len(self._owners) < self._half else CREDIT_WHEN_HALF_FULL
+        """Frames that a terminal may have outstanding from now.
+
+        Never 0: nothing would tell the terminal when there is room again. Credit 0 is said together with a BYE alone.
+        """
+        is_short = self._refusing or len(self._owners) >= self._half
+        return CREDIT_WHEN_TIGHT if is_short else self._credit_usual
 
     def submit(self, owner: Submitter, item: Intake) -> None:
         """Hand over one item; `owner.stored` or `owner.not_stored` follows, in order.

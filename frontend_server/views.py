@@ -31,6 +31,8 @@ class Views:
         self._spool: SpoolFacts | None = None
         self._spool_error = ""
         self._spool_read_ms = -SPOOL_FACTS_MS
+        self._spool_asked = 0
+        self._spool_answered = 0
 
     def started(self) -> None:
         """The server starts now."""
@@ -41,9 +43,12 @@ class Views:
     def verbs(self) -> dict[str, Verb]:
         return {"status": self.status, "sessions": self.sessions, "refused": self.refused, "alarms": self.alarms}
 
-    def status(self, _: Arguments) -> Answer:
+    def status(self, arguments: Arguments) -> Answer:
+        """With `fresh` the spool's figures are read for this question. No answer waits for the disk: they are in the
+        first later answer whose `spool_answered` has reached this one's `spool_asked`.
+        """
         parts = self._parts
-        self._read_spool()
+        self._read_spool(is_forced=arguments.get("fresh") is True)
         online = parts.sessions.online
         return {
             "frontend": parts.settings.frontend,
@@ -55,6 +60,8 @@ class Views:
             "intake_frames": len(parts.intake),
             "spool": asdict(self._spool) if self._spool is not None else None,
             "spool_error": self._spool_error,
+            "spool_asked": self._spool_asked,
+            "spool_answered": self._spool_answered,
             "link": dict(self._forwarder.state()),
             "lists": {kind.name.lower(): _shown(parts.distribution.version(kind)) for kind in KINDS},
             "alarms": len(parts.alarms),
@@ -126,14 +133,16 @@ class Views:
             "suspect": status.suspect_epoch == status.epoch,
         }
 
-    def _read_spool(self) -> None:
+    def _read_spool(self, *, is_forced: bool = False) -> None:
         """Fetch the spool's figures, for this question if it is quick and for the next in any case."""
         now_ms = self._parts.clock.monotonic_ms()
-        if now_ms - self._spool_read_ms < SPOOL_FACTS_MS:
+        if now_ms - self._spool_read_ms < SPOOL_FACTS_MS and not is_forced:
             return
         self._spool_read_ms = now_ms
+        self._spool_asked += 1
 
         def read(facts: SpoolFacts | None, error: BaseException | None) -> None:
+            self._spool_answered += 1
             self._spool = facts if error is None else self._spool
             self._spool_error = "" if error is None else str(error)
 

@@ -1,0 +1,152 @@
+"""`onecard spool`: what the front-end's spool holds, read beside the running server without a right to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from ledger_sync.spool.reader import SpoolReader
+
+EXAMPLE: Final = "\b\nExample:\n  "
+ROWS_LISTED_MAX: Final = 1_000
+
+SitePath = Annotated[
+    Path, typer.Option("--site", "--config", envvar="ONECARD_SITE", help="The site's directory, or its site.toml.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
+
+
+class Host(Protocol):
+    """What the command line lends."""
+
+    def spool(self, path: Path) -> Path: ...
+    def emit(self, value: object) -> None: ...
+    def say(self, text: str) -> None: ...
+    def yuan(self, cents: int) -> str: ...
+    def day(self, trade_day: int) -> str: ...
+    def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None: ...
+
+
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="The front-end's spool on disk, beside the running server."
+)
+
+
+@app.command("totals", epilog=EXAMPLE + "onecard spool totals --json --site canteen")
+def totals(context: typer.Context, site: SitePath = Path(), as_json: AsJson = False) -> None:
+    """Records and money by terminal, trade day and merchant (商户). Pruned rows stay counted."""
+    host = _host(context)
+    with _reader(host, site) as reader:
+        found = totals_of(reader)
+    if as_json:
+        host.emit(found)
+        return
+    columns = ["terminal", "epoch", "trade day", "type", "records", "yuan"]
+    rows: list[list[object]] = [
+        [one["terminal"], one["epoch"], host.day(one["trade_day"]), one["type_name"], one["count"],
+         host.yuan(one["cents"])]
+        for one in found["totals"]
+    ]  # fmt: skip
+    host.table("records by terminal and trade day", columns, rows)
+    merchants: list[list[object]] = [
+        [one["merchant"], one["count"], host.yuan(one["cents"])] for one in found["merchants"]
+    ]
+    host.table("money by merchant, from the rows still stored", ["merchant", "records", "yuan"], merchants)
+    host.say(
+        f"{found['records']} records; purchases and greys: {found['count']}, {host.yuan(found['amount_cents'])} yuan"
+    )
+
+
+@app.command("show", epilog=EXAMPLE + "onecard spool show --terminal 1001 --unsettled --site canteen")
+def show(
+    context: typer.Context,
+    *,
+    site: SitePath = Path(),
+    terminal: Annotated[int | None, typer.Option(min=1, help="Only rows of this terminal.")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Only rows behind this one.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=ROWS_LISTED_MAX, help="At most so many rows.")] = 20,
+    unsettled: Annotated[bool, typer.Option("--unsettled", help="Only rows without a receipt.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rows in order of intake, records (流水) decoded. Card numbers show their last digits only."""
+    from protocol.codes import RowKind
+
+    named = {int(one): one.name.lower() for one in RowKind}
+    host = _host(context)
+    with _reader(host, site) as reader:
+        found = reader.rows(after_row=after, terminal=terminal, unsettled=unsettled, limit=limit)
+    if as_json:
+        host.emit({"rows": [asdict(one) for one in found]})
+        return
+    columns = ["row", "kind", "terminal", "epoch", "first", "last", "receipt", "records", "yuan", "fault"]
+    rows: list[list[object]] = [
+        [one.row, named.get(one.kind, one.kind), one.terminal, one.epoch, one.first, one.last,
+         "yes" if one.settled else "no", len(one.records),
+         host.yuan(sum(record.amount_cents for record in one.records)), one.fault]
+        for one in found
+    ]  # fmt: skip
+    host.table("rows", columns, rows)
+
+
+@app.command("verify", epilog=EXAMPLE + "onecard spool verify --site canteen")
+def verify(context: typer.Context, site: SitePath = Path(), as_json: AsJson = False) -> None:
+    """Read every row and name what contradicts itself. Exit code 4 if anything does."""
+    host = _host(context)
+    with _reader(host, site) as reader:
+        findings = reader.verify()
+    if as_json:
+        host.emit({"sound": not findings, "findings": findings})
+    else:
+        for finding in findings:
+            host.say(finding)
+        host.say("the spool contradicts itself" if findings else "the spool is sound")
+    if findings:
+        raise typer.Exit(4)
+
+
+def totals_of(reader: SpoolReader) -> dict[str, Any]:
+    """What `spool totals --json` prints: identity, totals, merchants, ranges, and the sums a clearing compares."""
+    from protocol.codes import RecordType
+
+    named = {int(one): one.name.lower() for one in RecordType}
+    money = {int(RecordType.PURCHASE), int(RecordType.GREY)}
+    listed = [one | {"type_name": named.get(one["type"], str(one["type"]))} for one in reader.totals()]
+    merchants: dict[int, list[int]] = {}
+    for one in reader.merchants():
+        total = merchants.setdefault(one["merchant"], [0, 0])
+        total[0] += one["count"]
+        total[1] += one["cents"]
+    return {
+        "spool": reader.identity(),
+        "records": sum(one["count"] for one in listed),
+        "count": sum(one["count"] for one in listed if one["type"] in money),
+        "amount_cents": sum(one["cents"] for one in listed if one["type"] in money),
+        "totals": listed,
+        "merchants": [
+            {"merchant": merchant, "count": count, "cents": cents}
+            for merchant, (count, cents) in sorted(merchants.items())
+        ],
+        "epochs": reader.epochs(),
+    }
+
+
+def _host(context: typer.Context) -> Host:
+    return cast(Host, context.obj)
+
+
+@contextmanager
+def _reader(host: Host, site: Path) -> Iterator[SpoolReader]:
+    from ledger_sync.errors import SpoolFailure
+    from ledger_sync.spool.reader import SpoolReader
+
+    path = host.spool(site)
+    if not path.exists():
+        raise SpoolFailure(f"{path}: there is no spool yet; `onecard serve` makes it")
+    with SpoolReader.open(str(path)) as reader:
+        yield reader

@@ -1,0 +1,140 @@
+"""`onecard keys`: the verbs over `onecard_keys.py`. They run where the masters are, never beside a server (R36)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, cast
+
+import typer
+
+from onecard_host import Host
+
+if TYPE_CHECKING:
+    from onecard_keys import Progress
+
+EXAMPLE: Final = "\b\nExample:\n  "
+CARDS_WORTH_A_BAR: Final = 2_000
+
+SitePath = Annotated[Path, typer.Option("--site", "--config", envvar="ONECARD_SITE", help="The site's directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Keys of a site, its terminals and cards (密钥). One card one key (一卡一密); no key is ever shown.",
+)
+
+
+class Kind(Enum):
+    """Terminal kinds that can be enrolled."""
+
+    POS = "pos"
+    MEAL = "meal"
+    DOOR = "door"
+    LOAD_STATION = "load_station"
+
+
+@app.command(epilog=EXAMPLE + "onecard keys init --site canteen --site-id 42 --time-zone Asia/Shanghai")
+def init(
+    context: typer.Context,
+    site: SitePath = Path(),
+    site_id: Annotated[int, typer.Option(min=1, max=0xFFFF_FFFF, help="Number of the site.")] = 1,
+    frontends: Annotated[int, typer.Option(min=1, max=100, help="Front-ends that get a key file.")] = 1,
+    time_zone: Annotated[str, typer.Option(help="IANA name; days of trade begin at its midnight.")] = "Asia/Shanghai",
+    as_json: AsJson = False,
+) -> None:
+    """Make every key of a new site, and its site file. Done once; nothing is ever overwritten."""
+    from onecard_keys import OFFLINE, init_site
+    from onecard_site import utc_offset_of
+
+    host = _host(context)
+    utc_offset_of(time_zone)  # refused before anything is written
+    init_site(site, site=site_id, frontends=frontends, time_zone=time_zone, now_ms=time.time_ns() // 1_000_000)
+    if as_json:
+        host.emit({"site": site_id, "directory": str(site.absolute()), "frontends": frontends})
+        return
+    host.say(f"Site {site_id} is in {site}. Take {site / OFFLINE} away from the servers: it holds the masters.")
+    host.say(f"Next: onecard keys enrol --terminals 20 --site {site}")
+
+
+@app.command(epilog=EXAMPLE + "onecard keys enrol --terminals 20 --kind pos --merchants 4 --site canteen")
+def enrol(
+    context: typer.Context,
+    site: SitePath = Path(),
+    terminals: Annotated[int, typer.Option("--terminals", "-n", min=1, max=100_000, help="How many new ones.")] = 1,
+    kind: Annotated[Kind, typer.Option(help="What they are.")] = Kind.POS,
+    merchants: Annotated[int, typer.Option(min=1, max=10_000, help="Merchants (商户) that get them in turn.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Enrol new terminals (机具入网). Each gets its line in the registry, a link key and a seal key."""
+    from onecard_keys import enrol as enrol_terminals
+    from protocol.codes import TerminalKind
+
+    host = _host(context)
+    made = enrol_terminals(host.site(site), count=terminals, kind=TerminalKind[kind.value.upper()], merchants=merchants)
+    if as_json:
+        host.emit({"terminals": made, "kind": kind.value})
+        return
+    host.say(f"Enrolled {len(made)} {kind.value} terminals: {made[0]} to {made[-1]}.")
+    host.say("A front-end that runs takes them up within seconds; tell the ledger: onecard ledger register")
+
+
+@app.command(epilog=EXAMPLE + "onecard keys cards --count 500 --opening 50.00 --site canteen")
+def cards(
+    context: typer.Context,
+    site: SitePath = Path(),
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1_000_000, help="How many new cards.")] = 1,
+    opening: Annotated[str, typer.Option(help="Balance they start with, in yuan.")] = "0.00",
+    as_json: AsJson = False,
+) -> None:
+    """Personalise cards (发卡) offline. Makes images for the simulator and a register for the ledger."""
+    from onecard_keys import personalise
+
+    host = _host(context)
+    cents = host.cents(opening)
+    first = _with_progress(
+        count, lambda progress: personalise(host.site(site), count=count, opening_cents=cents, progress=progress)
+    )
+    if as_json:
+        host.emit({"first": first, "last": first + count - 1, "count": count, "opening_cents": cents})
+        return
+    host.say(f"Made {count} cards, {first} to {first + count - 1}, with {host.yuan(cents)} each.")
+    host.say(f"Next, into the books: onecard ledger card issue --site {site}")
+
+
+@app.command(epilog=EXAMPLE + "onecard keys show --site canteen")
+def show(context: typer.Context, site: SitePath = Path(), as_json: AsJson = False) -> None:
+    """List keys with their check values (校验值). For two people to compare; keys themselves are never shown."""
+    from onecard_keys import key_table
+
+    host = _host(context)
+    found = key_table(host.site(site))
+    if as_json:
+        host.emit({"keys": [{"file": file, "key": key, "check_value": value} for file, key, value in found]})
+        return
+    host.table("keys", ["file", "key", "check value"], [[*row] for row in found])
+
+
+def _host(context: typer.Context) -> Host:
+    return cast(Host, context.obj)
+
+
+def _with_progress(count: int, work: _Work) -> int:
+    """Do the work, with a bar on stderr where there is much of it and somebody looks."""
+    if count < CARDS_WORTH_A_BAR or not sys.stderr.isatty():
+        return work(None)
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("cards", total=count)
+        return work(lambda done: bar.advance(task, done))
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Work = Callable[[Progress | None], int]

@@ -1,0 +1,68 @@
+"""`onecard keys`: what it makes, what it refuses, and that it never shows a key."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from onecard_keys import KeyFile
+from tests.cli.commands import onecard_here
+from tests.cli.conftest import CARDS, FIRST_CARD, TERMINALS
+
+
+def test_a_site_is_made_once(site: Path) -> None:
+    before = (site / "secrets" / "ledger.keystore").read_bytes()
+    done = onecard_here("keys", "init", "--site", site)
+    assert done.code == 1
+    assert "already" in done.err
+    assert (site / "secrets" / "ledger.keystore").read_bytes() == before
+
+
+def test_files_of_a_new_site_are_this_users_alone(site: Path) -> None:
+    for path in [*(site / "secrets").iterdir(), *(site / "offline").iterdir()]:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_an_unknown_time_zone_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    done = onecard_here("keys", "init", "--time-zone", "Mars/Olympus", "--site", tmp_path / "new")
+    assert done.code == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_enrolment_goes_on_where_it_ended(site: Path) -> None:
+    done = onecard_here("keys", "enrol", "-n", 2, "--kind", "meal", "--merchants", 2, "--json", "--site", site)
+    assert done.json == {"terminals": [1001 + TERMINALS, 1002 + TERMINALS], "kind": "meal"}
+    lines = [json.loads(line) for line in (site / "registry.json").read_text().splitlines()]
+    assert [one["kind"] for one in lines[1:]] == ["pos"] * TERMINALS + ["meal"] * 2
+
+
+def test_cards_are_counted_and_carry_their_opening_balance(site: Path) -> None:
+    done = onecard_here("keys", "cards", "-n", 2, "--opening", "12.30", "--json", "--site", site)
+    first = FIRST_CARD + CARDS
+    assert done.json == {"first": first, "last": first + 1, "count": 2, "opening_cents": 1230}
+    assert onecard_here("ledger", "card", "issue", "--json", "--site", site).json["issued"] == 2
+    shown = onecard_here("ledger", "card", "show", first, "--json", "--site", site).json
+    assert shown["mirror_cents"] == 1230
+
+
+@pytest.mark.parametrize("text", ["1.5", "-1", "1,50", "1.234", "", "ten"])
+def test_an_amount_that_is_none_is_a_usage_error(site: Path, text: str) -> None:
+    assert onecard_here("keys", "cards", "--opening", text, "--site", site).code == 2
+
+
+def test_no_key_is_ever_shown(site: Path) -> None:
+    shown = (
+        onecard_here("keys", "show", "--site", site).out + onecard_here("keys", "show", "--json", "--site", site).out
+    )
+    looked_at = 0
+    for place in ("secrets", "offline"):
+        for path in (site / place).glob("*.keystore"):
+            for key in KeyFile.named(path.parent, path.stem).open().keys.values():
+                looked_at += 1
+                assert key.hex() not in shown.lower()
+                assert key.hex()[:8] not in shown.lower()
+    assert looked_at > 20
+    assert "check value" in shown

@@ -1,0 +1,160 @@
+"""`onecard ledger`: verbs in place and through the admin socket, their JSON, refusals, and exit codes."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import onecard_here, serving
+from tests.cli.conftest import CARDS, FIRST_CARD, TERMINALS
+
+
+def ledger(site: Path, *arguments: object) -> object:
+    done = onecard_here("ledger", *arguments, "--json", "--site", site)
+    assert done.code == 0, done.err
+    return done.json
+
+
+def test_books_are_opened_once(site: Path) -> None:
+    done = onecard_here("ledger", "init", "--site", site)
+    assert done.code in {1, 4}
+    assert done.err.count("\n") == 1
+
+
+def test_without_books_every_verb_says_how_to_open_them(site: Path) -> None:
+    for path in (site / "data" / "ledger").iterdir():
+        path.unlink()
+    for verb in (("report",), ("balances",), ("verify",), ("lost", 1), ("card", "show", 1)):
+        done = onecard_here("ledger", *verb, "--site", site)
+        assert done.code == 1, verb
+        assert "onecard ledger init" in done.err
+
+
+def test_the_report_has_what_a_clearing_needs(site: Path) -> None:
+    found = ledger(site, "report")
+    assert isinstance(found, dict)
+    assert found["site"] == 42
+    assert found["counts"]["cards"] == CARDS
+    assert found["counts"]["terminals"] == TERMINALS
+    assert found["records"]["count"] == found["double_posted"] == 0
+    assert found["conservation"]["opening_cents"] == CARDS * 5_000
+    assert found["conservation"]["difference_cents"] == 0
+    assert set(found["open_items"]) >= {"gap", "grey", "quarantine", "load_in_flight", "tombstone"}
+    assert "records held" in onecard_here("ledger", "report", "--site", site).out
+
+
+@pytest.mark.parametrize("is_served", [False, True], ids=["in place", "through the socket"])
+def test_a_card_is_lost_released_and_cancelled(site: Path, is_served: bool) -> None:
+    def story() -> None:
+        version = 1
+        for verb, status in (("lost", "lost"), ("release", "active"), ("lost", "lost")):
+            version += 1
+            told = ledger(site, verb, FIRST_CARD, "--operator", "Li")
+            assert isinstance(told, dict)
+            assert told["at_ms"] > 0
+            assert (told["card"], told["status"], told["list_version"]) == (FIRST_CARD, status, [1, version])
+        refused = onecard_here("ledger", "lost", FIRST_CARD, "--site", site)
+        assert refused.code == 1
+        assert str(FIRST_CARD) not in refused.err
+        told = ledger(site, "cancel", FIRST_CARD, "--yes")
+        assert isinstance(told, dict)
+        assert told["status"] == "cancelled"
+        shown = ledger(site, "card", "show", FIRST_CARD)
+        assert isinstance(shown, dict)
+        assert shown["status"] == "cancelled"
+
+    if not is_served:
+        story()
+        return
+    with serving("ledger", "serve", "--site", site) as server:
+        story()
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("is_served", [False, True], ids=["in place", "through the socket"])
+def test_a_top_up_is_cash_in_and_a_load_in_flight(site: Path, is_served: bool) -> None:
+    def story() -> None:
+        told = ledger(site, "topup", FIRST_CARD, "20.50")
+        assert isinstance(told, dict)
+        assert (told["amount_cents"], told["serial"]) == (2_050, 1)
+        found = ledger(site, "balances")
+        assert isinstance(found, dict)
+        assert found["conservation"]["cash_in_cents"] == found["conservation"]["loads_in_flight_cents"] == 2_050
+
+    if not is_served:
+        story()
+        return
+    with serving("ledger", "serve", "--site", site) as server:
+        story()
+        assert server.stop() == 0
+
+
+def test_cancelling_asks_first(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    done = onecard_here("ledger", "cancel", FIRST_CARD, "--site", site)
+    assert done.code == 1
+    shown = ledger(site, "card", "show", FIRST_CARD)
+    assert isinstance(shown, dict)
+    assert shown["status"] == "active"
+
+
+def test_imports_can_be_repeated(site: Path) -> None:
+    assert ledger(site, "card", "issue") == {"issued": 0, "already_issued": CARDS}
+    assert ledger(site, "register") == {"added": 0, "updated": TERMINALS}
+    assert onecard_here("keys", "enrol", "-n", 1, "--site", site).code == 0
+    assert ledger(site, "register") == {"added": 1, "updated": TERMINALS}
+
+
+def test_the_operator_stands_in_the_books(site: Path) -> None:
+    ledger(site, "lost", FIRST_CARD, "--operator", "王芳")
+    with_names = sqlite3.connect(f"file:{site / 'data' / 'ledger' / 'ledger.db'}?mode=ro", uri=True)
+    names = [name for (name,) in with_names.execute("SELECT operator FROM operations ORDER BY operation")]
+    with_names.close()
+    assert names[0] == "tests"
+    assert names[-1] == "王芳"
+
+
+@pytest.mark.parametrize("verb", ["lost", "release", "cancel", "topup"])
+def test_a_card_that_was_never_issued_is_refused(site: Path, verb: str) -> None:
+    more = {"cancel": ["--yes"], "topup": ["1.00"]}.get(verb, [])
+    done = onecard_here("ledger", verb, 7, *more, "--site", site)
+    assert done.code == 1
+    assert "never issued" in done.err
+
+
+def test_sound_books_verify_and_a_touched_row_is_named(site: Path) -> None:
+    ledger(site, "topup", FIRST_CARD, "20.50")
+    found = ledger(site, "verify")
+    assert isinstance(found, dict)
+    assert (found["sound"], found["findings"]) == (True, [])
+    changed = sqlite3.connect(site / "data" / "ledger" / "ledger.db")
+    changed.execute("UPDATE load_orders SET amount_cents = amount_cents + 1")
+    changed.commit()
+    changed.close()
+    done = onecard_here("ledger", "verify", "--json", "--site", site)
+    assert done.code == 4
+    assert done.json["sound"] is False
+    assert done.json["findings"][0]["table"] == "load_orders"
+    assert "load_orders row 1, amount_cents" in onecard_here("ledger", "verify", "--site", site).out
+
+
+def test_books_that_disagree_are_exit_code_1(site: Path) -> None:
+    changed = sqlite3.connect(site / "data" / "ledger" / "ledger.db")
+    changed.execute("UPDATE cards SET mirror_cents = mirror_cents + 1")
+    changed.commit()
+    changed.close()
+    assert onecard_here("ledger", "report", "--site", site).code == 1
+    assert onecard_here("ledger", "balances", "--site", site).code == 1
+
+
+def test_a_truncated_ledger_is_exit_code_4(site: Path) -> None:
+    """The heads file outside the database knows of an operation that the database has lost."""
+    changed = sqlite3.connect(site / "data" / "ledger" / "ledger.db")
+    changed.execute("DELETE FROM operations WHERE operation = (SELECT max(operation) FROM operations)")
+    changed.commit()
+    changed.close()
+    done = onecard_here("ledger", "lost", FIRST_CARD, "--site", site)
+    assert done.code == 4
