@@ -11,15 +11,14 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
+from onecard_findings import Finding, Findings, Level
 from onecard_host import EXIT_DAMAGED, EXIT_REFUSED, LOCK_FILE, Host
 
 if TYPE_CHECKING:
@@ -38,29 +37,6 @@ SitePath = Annotated[
 ]
 
 
-class Level(Enum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    BAD = "bad"
-    DAMAGED = "damaged"
-
-
-@dataclass(slots=True)
-class Finding:
-    """One thing that was looked at; `mend` is empty when it is as it must be."""
-
-    check: str
-    level: Level
-    says: str
-    mend: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        return {"check": self.check, "level": self.level.value, "says": self.says, "mend": self.mend}
-
-
-Findings = Iterator[Finding]
 app = typer.Typer(rich_markup_mode=None)
 
 

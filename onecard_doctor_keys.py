@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from ledger_sync.ledger.keys import LedgerKeys
-from onecard_doctor import Finding, Findings, Level
+from onecard_findings import Finding, Findings, Level
 from onecard_keys import OFFLINE, SECRETS, KeyFile, KeysError, weak_key
 from protocol.codes import TerminalKind
 from protocol.errors import ProtocolError

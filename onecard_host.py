@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from frontend_server.cli import FrontendPlace
+    from frontend_server.place import FrontendPlace
     from ledger_sync.cli_work import LedgerPlace
     from onecard_runtime import Runtime
     from onecard_site import SiteFile
@@ -69,7 +69,7 @@ class Host:
 
     def frontend(self, path: Path) -> FrontendPlace:
         """The front-end's part of the site."""
-        from frontend_server.cli import FrontendPlace
+        from frontend_server.place import FrontendPlace
         from frontend_server.settings import FrontendSettings
 
         site = self.site(path)

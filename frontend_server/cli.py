@@ -7,19 +7,14 @@ serve: lock ─▶ keys, registry ─▶ spool ─▶ port ─▶ server ─▶ 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol, cast
 
 import typer
 
-from frontend_server.settings import FrontendSettings
-from protocol.keystore import Keystore
-from protocol.ports import Clock, Executor, Files, Log, Network, Random
-from protocol.trade_time import UtcOffset
+from frontend_server.place import FrontendPlace
 
 FRESH_TRIES_MAX: Final = 100
 FRESH_PAUSE_MS: Final = 20  # two seconds in all: then the disk is the news, and the figures are old ones
@@ -30,39 +25,6 @@ SitePath = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
 LogFile = Annotated[Path | None, typer.Option("--log", help="Write the log here instead of stderr.")]
-
-
-class World(Protocol):
-    """The real ports of one process."""
-
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def network(self) -> Network: ...
-    @property
-    def random(self) -> Random: ...
-    @property
-    def files(self) -> Files: ...
-    @property
-    def log(self) -> Log: ...
-    def executor(self, name: str) -> Executor: ...
-    def on_signal(self, callback: Callable[[], None]) -> None: ...
-    def stop(self, exit_code: int = 0) -> None: ...
-
-
-@dataclass(slots=True, kw_only=True)
-class FrontendPlace:
-    """What the site file says of this front-end; paths are absolute."""
-
-    settings: FrontendSettings
-    data_dir: Path
-    spool: Path
-    registry: Path
-    ledger_link: str
-    root_public: bytes
-    utc_offset_ms: UtcOffset
-    keystore: Callable[[], Keystore]
-    """Opens the key file; takes some 50 ms."""
 
 
 class Host(Protocol):
@@ -200,9 +162,3 @@ def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else value
-
-
-def free_bytes_of(directory: Path) -> tuple[int, int]:
-    """(free, total) bytes of the volume, for R14."""
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize

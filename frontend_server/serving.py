@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from frontend_server.alarms import AlarmingLog, Alarms
-from frontend_server.cli import FrontendPlace, World, free_bytes_of
 from frontend_server.keys import FrontendKeys
+from frontend_server.place import FrontendPlace, World, free_bytes_of
 from frontend_server.server import FrontendServer
 from ledger_sync.link.forwarder import Forwarder, ForwarderSettings
 from ledger_sync.spool import Spool, SpoolWriter

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from onecard_doctor import SQLITE_MIN, Level, _version, check_clock, space_finding
+from onecard_doctor import SQLITE_MIN, _version, check_clock, space_finding
 from onecard_doctor_keys import certificate_finding
+from onecard_findings import Level
 from onecard_keys import KeyFile
 from onecard_site import load_site
 from protocol.keystore import Keystore
