@@ -46,6 +46,8 @@ REFUSED_MS: Final = 30_000  # not enrolled like this: people must act, there is 
 TAKEN_OVER_MS: Final = 60_000  # a twin is at work: do not fight for the seat (R13)
 CANNOT_STORE_MS: Final = 5_000
 ACK_MS_MAX: Final = 20_000  # frames unanswered for so long were swallowed; a new connection asks anew
+SILENCE_MS_MAX: Final = HEARTBEAT_MS + ACK_MS_MAX
+"""A front-end answers every heartbeat: where nothing comes for so long, what it says does not arrive, lists neither."""
 WRITE_BUFFER_BYTES_MAX: Final = 64 * 1024  # a front-end that does not read gets no more
 RTC_TOLERANCE_MS: Final = 500  # smaller differences are the network's
 
@@ -73,6 +75,7 @@ class Connection:
         self._timer: Timer | None = None
         self._sent_ms = 0
         self._answered_ms = 0
+        self._heard_ms = 0
         self._delay_ms: int | None = None
         self._closing = False
         self._over = False
@@ -104,6 +107,7 @@ class Connection:
             return
         try:
             for event in session.receive(data, self._now_ms()):
+                self._heard_ms = self._now_ms()
                 self._take(event)
                 if self._over or self._closing:
                     break
@@ -204,7 +208,7 @@ class Connection:
         session = self._session
         if session is None or self._over:
             return
-        due = [self._sent_ms + HEARTBEAT_MS] if session.established else []
+        due = [self._sent_ms + HEARTBEAT_MS, self._heard_ms + SILENCE_MS_MAX] if session.established else []
         deadline_ms = session.close_deadline_ms()
         if deadline_ms is not None:
             due.append(deadline_ms)
@@ -220,6 +224,9 @@ class Connection:
         session.tick(now_ms)
         if plan is not None and plan.outstanding and now_ms >= self._answered_ms + ACK_MS_MAX:
             self._close("no ACK")
+            return
+        if session.established and now_ms >= self._heard_ms + SILENCE_MS_MAX:
+            self._close("front-end silent")
             return
         if session.established and now_ms >= self._sent_ms + HEARTBEAT_MS:
             self._heartbeat()

@@ -9,7 +9,9 @@ The chip knows no records; it must not know what it stores.
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,13 +129,14 @@ class FlashFile:
                 raise FlashMisuse(f"the flash file has {held} bytes, not {size}")
             file.truncate(size)
             self._map = mmap.mmap(file.fileno(), size)
+            self._touched = _sectors_with_data(file.fileno(), size)
         self.chips = chips
         self.chip_bytes = chip_bytes
 
     def backing(self, chip: int) -> FileBacking:
         if not 0 <= chip < self.chips:
             raise FlashMisuse(f"chip {chip} of {self.chips}")
-        return FileBacking(self._map, chip * self.chip_bytes, self.chip_bytes)
+        return FileBacking(self._map, chip * self.chip_bytes, self.chip_bytes, self._touched)
 
     def close(self) -> None:
         self._map.close()
@@ -147,34 +150,58 @@ class FlashFile:
         self.close()
 
 
+def _sectors_with_data(descriptor: int, size: int) -> set[int]:
+    """Sectors of the file that are no hole; all of them where the file system cannot tell."""
+    found: set[int] = set()
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break  # nothing but a hole up to the end
+        at = os.lseek(descriptor, start, os.SEEK_HOLE)
+        found.update(range(start // SECTOR_BYTES, -(-at // SECTOR_BYTES)))
+    return found
+
+
 class FileBacking:
-    """One chip inside a FlashFile, bytes inverted."""
+    """One chip inside a FlashFile, bytes inverted.
 
-    __slots__ = ("_base", "_map", "_size")
+    A hole is never read through the map: that would give it memory, 4 MiB a terminal at every boot.
+    """
 
-    def __init__(self, mapped: mmap.mmap, base: int, size_bytes: int) -> None:
+    __slots__ = ("_base", "_map", "_size", "_touched")
+
+    def __init__(self, mapped: mmap.mmap, base: int, size_bytes: int, touched: set[int]) -> None:
+        """`touched` is the whole file's, by sector of the file."""
         self._map = mapped
         self._base = base
         self._size = size_bytes
+        self._touched = touched
 
     def read(self, offset: int, count: int) -> bytes:
         start = self._base + offset
+        if start // SECTOR_BYTES not in self._touched:
+            return b"\xff" * count
         return self._map[start : start + count].translate(_INVERTED)
 
     def write(self, offset: int, data: bytes) -> None:
         start = self._base + offset
+        self._touched.add(start // SECTOR_BYTES)
         self._map[start : start + len(data)] = bytes(data).translate(_INVERTED)
 
     def erase(self, sector: int) -> None:
         start = self._base + sector * SECTOR_BYTES
-        if self._map[start : start + SECTOR_BYTES] != bytes(SECTOR_BYTES):  # do not fill a hole with zeros
+        if start // SECTOR_BYTES in self._touched:  # do not fill a hole with zeros
             self._map[start : start + SECTOR_BYTES] = bytes(SECTOR_BYTES)
 
     def touched(self) -> Iterator[int]:
         empty = bytes(SECTOR_BYTES)
         for sector in range(self._size // SECTOR_BYTES):
             start = self._base + sector * SECTOR_BYTES
-            if self._map[start : start + SECTOR_BYTES] != empty:
+            if start // SECTOR_BYTES in self._touched and self._map[start : start + SECTOR_BYTES] != empty:
                 yield sector
 
 

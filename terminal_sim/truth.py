@@ -1,0 +1,157 @@
+"""What cards did and customers were told, kept in a file beside the oracle, so that a killed simulator still knows.
+
+`truth.bin`, append-only, entries of 36 bytes; a torn last entry is cut off when the file is opened again:
+
+    0 kind u8 · 1 outcome u8 · 2 why u8 · 3 by thief u8 · 4 terminal u32 · 8 epoch u16 · 10 reserved u16 ·
+    12 sequence u32 · 16 card u32 · 20 amount u32 · 24 merchant u32 · 28 reserved u32 · 32 crc32 u32
+
+The write that a kill can lose is the one after the card's own: the card's last proof brings it back.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from protocol.cards.aes import AesCardImage
+from protocol.cards.apdu import Identity
+from terminal_sim.card import CardStore
+from terminal_sim.firmware import Outcome, TapResult, Why
+from terminal_sim.oracle import Executed, Oracle
+
+TRUTH_FILE: Final = "truth.bin"
+ENTRY: Final = struct.Struct("!BBBBIHxxIIII4x")
+_CHECK: Final = struct.Struct("!I")
+ENTRY_BYTES: Final = ENTRY.size + _CHECK.size
+assert ENTRY_BYTES == 36
+READ_ENTRIES: Final = 4096
+
+_OUTCOMES: Final = tuple(Outcome)
+_WHYS: Final = tuple(Why)
+_OUTCOME_INDEX: Final = {each: index for index, each in enumerate(_OUTCOMES)}
+_WHY_INDEX: Final = {each: index for index, each in enumerate(_WHYS)}
+
+
+class Kind(IntEnum):
+    EXECUTED = 1
+    """A card has debited itself."""
+    ANSWERED = 2
+    """A customer was told."""
+    INTERRUPTED = 3
+    """The till went dark under the tap; nobody was told anything."""
+
+
+class Truth:
+    """The oracle, and its file if there is one. `taps_done` counts planned taps, those of earlier lives included."""
+
+    def __init__(self, oracle: Oracle, path: Path | None) -> None:
+        self.oracle = oracle
+        self.taps_done = 0
+        self.interrupted = 0
+        self._descriptor = -1
+        if path is not None:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._replay()
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    # -- as it happens
+
+    def card_written(self, before: AesCardImage, after: AesCardImage) -> None:
+        """For `CardField.on_write`."""
+        self.oracle.card_written(before, after)
+        proof = after.last_proof
+        if after.counter != before.counter and proof is not None:
+            identity = proof.identity
+            merchant = self.oracle.merchant_of.get(identity.terminal, 0)
+            self._append(Kind.EXECUTED, identity, card=after.number, amount=proof.amount_cents, merchant=merchant)
+
+    def answered(self, terminal: int, epoch: int, result: TapResult, *, by_thief: bool = False) -> None:
+        """What the customer was told."""
+        self.oracle.answered(terminal, epoch, result)
+        self.taps_done += not by_thief
+        self._append(
+            Kind.ANSWERED,
+            Identity(terminal, epoch, result.sequence),
+            outcome=_OUTCOME_INDEX[result.outcome],
+            why=_WHY_INDEX[result.why],
+            card=result.card,
+            amount=result.amount_cents,
+            by_thief=by_thief,
+        )
+
+    def tap_interrupted(self, terminal: int, epoch: int, *, by_thief: bool = False) -> None:
+        """The power went in the middle of a tap."""
+        self.interrupted += 1
+        self.taps_done += not by_thief
+        self._append(Kind.INTERRUPTED, Identity(terminal, epoch, 0), by_thief=by_thief)
+
+    def reconcile(self, cards: CardStore) -> None:
+        """After a kill: a debit that a card remembers and the file does not."""
+        for number in cards.numbers():
+            proof = cards.load(number).last_proof
+            if proof is None or proof.identity in self.oracle.executed:
+                continue
+            merchant = self.oracle.merchant_of.get(proof.identity.terminal)
+            if merchant is None:
+                continue  # of another run; the card came with it
+            self.oracle.executed[proof.identity] = Executed(number, proof.amount_cents, merchant)
+            self._append(Kind.EXECUTED, proof.identity, card=number, amount=proof.amount_cents, merchant=merchant)
+
+    # -- the file
+
+    def _append(
+        self,
+        kind: Kind,
+        identity: Identity,
+        *,
+        outcome: int = 0,
+        why: int = 0,
+        card: int = 0,
+        amount: int = 0,
+        merchant: int = 0,
+        by_thief: bool = False,
+    ) -> None:
+        if self._descriptor < 0:
+            return
+        packed = ENTRY.pack(
+            kind, outcome, why, by_thief, identity.terminal, identity.epoch, identity.sequence, card, amount, merchant
+        )
+        os.write(self._descriptor, packed + _CHECK.pack(crc32(packed)))
+
+    def _replay(self) -> None:
+        whole = 0
+        while True:
+            data = os.pread(self._descriptor, READ_ENTRIES * ENTRY_BYTES, whole)
+            entries = len(data) // ENTRY_BYTES
+            for index in range(entries):
+                packed = data[index * ENTRY_BYTES : (index + 1) * ENTRY_BYTES]
+                if crc32(packed[: ENTRY.size]) != _CHECK.unpack_from(packed, ENTRY.size)[0]:
+                    entries = index
+                    break
+                self._restore(packed)
+            whole += entries * ENTRY_BYTES
+            if entries < READ_ENTRIES:
+                break
+        os.ftruncate(self._descriptor, whole)
+        os.lseek(self._descriptor, whole, os.SEEK_SET)
+
+    def _restore(self, packed: bytes) -> None:
+        kind, outcome, why, by_thief, terminal, epoch, sequence, card, amount, merchant = ENTRY.unpack_from(packed)
+        identity = Identity(terminal, epoch, sequence)
+        if kind == Kind.EXECUTED:
+            self.oracle.executed[identity] = Executed(card, amount, merchant)
+            return
+        self.taps_done += not by_thief
+        if kind == Kind.INTERRUPTED:
+            self.interrupted += 1
+            return
+        result = TapResult(_OUTCOMES[outcome], _WHYS[why], amount, card=card, sequence=sequence)
+        self.oracle.answered(terminal, epoch, result)
