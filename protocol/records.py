@@ -233,6 +233,8 @@ def summarise(payload: Buffer) -> Summary:
     """
     data = bytes(payload)
     length = _checked_length(data, 0)
+    if len(data) == length:
+        return _summary_of_one(data, length)
     count, rest = divmod(len(data), length)
     lengths = data[LENGTH_OFFSET::length]
     if rest == 0 and lengths.count(length) == count:
@@ -265,6 +267,26 @@ def summarise(payload: Buffer) -> Summary:
         amounts_cents=amounts,
         money_count=len(amounts) - amounts.count(0),
         sum_cents=sum(amounts),
+    )
+
+
+def _summary_of_one(record: bytes, length: int) -> Summary:
+    """The same for one record alone, as a live sale is; its head has been checked."""
+    origin, sequence, uptime_ds, clock_ms, cents = _COLUMNS[length].unpack(record)
+    if length != _MONEY_RECORD_BYTES or not _IS_MONEY[record[0]] or record[BODY_VERSION_OFFSET] != BODY_VERSION:
+        cents = 0
+    return Summary(
+        terminal=origin & 0xFFFF_FFFF,
+        epoch=origin >> _EPOCH_SHIFT,
+        first=sequence,
+        last=sequence,
+        types=record[:1],
+        boots=(origin >> _BOOT_SHIFT & 0xFFFF,),
+        uptimes_ds=(uptime_ds,),
+        clocks_ms=(clock_ms,),
+        amounts_cents=(cents,),
+        money_count=1 if cents else 0,
+        sum_cents=cents,
     )
 
 

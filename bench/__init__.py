@@ -1,0 +1,1 @@
+"""The goals of the project, measured side by side with their anchors: `python -m bench` (docs/performance.md)."""

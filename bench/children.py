@@ -1,0 +1,153 @@
+"""Processes of one bench run: each pinned to one core, told what to do on stdin, ended with the run whatever happens.
+
+A child reads one JSON line, answers with JSON lines on stdout, and ends when its stdin does. So a bench that is killed
+leaves nobody behind: the kernel closes the pipes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+END_SECONDS_MAX: Final = 15.0
+MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+"""Where an fsync costs nothing, so that nothing measured there would be durable."""
+
+
+class BenchFailed(Exception):
+    """The bench itself could not do its work; its figures would mean nothing."""
+
+
+def pin(core: int) -> None:
+    """Keep this process, with the threads it is going to start, on one core."""
+    os.sched_setaffinity(0, {core})
+
+
+def cores() -> tuple[int, int]:
+    """(server's, generator's) core: the first two that this process may use; the same one where there is no other."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[1 % len(allowed)]
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a whole process, all its threads; the kernel's clock of a process, see clock_getcpuclockid(3)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def config_from_stdin() -> dict[str, Any]:
+    """What the parent wants of this child; ends the child where there is no parent any more."""
+    line = sys.stdin.readline()
+    if not line:
+        sys.exit(0)
+    config: dict[str, Any] = json.loads(line)
+    pin(config["core"])
+    return config
+
+
+def say(**facts: Any) -> None:
+    """One line to the parent."""
+    print(json.dumps(facts), flush=True)
+
+
+class Child:
+    """One process of the run."""
+
+    def __init__(self, module: str, core: int, **config: Any) -> None:
+        self.module = module
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is ours to pass on, in order
+        )
+        self.pid = self._process.pid
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps({"core": core, **config}) + "\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            self.kill()
+            raise BenchFailed(f"{module} did not start: {error}") from error
+
+    def hear(self) -> dict[str, Any]:
+        """Its next line. Raises BenchFailed when it has ended instead."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise BenchFailed(f"{self.module} ended with exit code {self._process.wait(END_SECONDS_MAX)}")
+        facts: dict[str, Any] = json.loads(line)
+        return facts
+
+    def end(self) -> None:
+        """Close its stdin, which is the sign to stop; what it says after that can still be heard."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def kill(self) -> None:
+        """Whatever state it is in; idempotent."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Let it end by itself where all went well."""
+        if kind is None:
+            self.end()
+            try:
+                self._process.wait(END_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise BenchFailed(f"{self.module} did not end within {END_SECONDS_MAX:g} s") from None
+        self.kill()
+
+
+@contextmanager
+def scratch_directory(wanted: str | None) -> Iterator[Path]:
+    """A directory on a real disk, removed afterwards.
+
+    Raises:
+        BenchFailed: there is none.
+    """
+    candidates = [wanted] if wanted else [tempfile.gettempdir(), "/var/tmp", str(Path.cwd())]
+    for candidate in candidates:
+        if filesystem_of(candidate) not in MEMORY_FILESYSTEMS and os.access(candidate, os.W_OK):
+            break
+    else:
+        raise BenchFailed(f"no directory on a real disk among {', '.join(candidates)}; name one with --work-dir")
+    directory = Path(tempfile.mkdtemp(prefix="onecard-bench-", dir=candidate))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def filesystem_of(path: str) -> str:
+    """Type of the file system that holds `path`, as the kernel names it."""
+    target = os.path.realpath(path)
+    best, kind = "", "unknown"
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
+        _, mount, found, *_ = line.split(" ")
+        inside = target == mount or target.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, found
+    return kind
