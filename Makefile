@@ -6,9 +6,11 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench kills simulate lock clean
 
 ARGS ?=
+SEEDS ?= 100
+FIRST_SEED ?= 0
 PYTHON ?=
 UV_VERSION := 0.13.9
 
@@ -26,6 +28,8 @@ help:
 	@echo 'make test    all tests                      ARGS="-k name -x"'
 	@echo 'make check   linter, formatter, types       ARGS="paths" to narrow it'
 	@echo 'make bench   measurements                   ARGS="--help"'
+	@echo 'make kills   processes are killed at drawn moments, totals are compared     KILLS=200 SEED=7'
+	@echo 'make simulate  whole sites under virtual time, with faults   SEEDS=1000 FIRST_SEED=0'
 	@echo 'make lock    resolve pyproject.toml again into the two lock files'
 	@echo 'make clean   remove .venv, caches and builds'
 	@echo
@@ -44,6 +48,12 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.runtime
 	@$(PY) -m bench $(ARGS)
+
+kills: $(VENV)/.dev
+	@$(PY) -m tests.kills $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+simulate: $(VENV)/.dev
+	@$(PY) -m tests.simulation --seeds $(SEEDS) --first $(FIRST_SEED) $(ARGS)
 
 $(VENV)/.created:
 	@set -e; python=; \
