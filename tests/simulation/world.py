@@ -1,15 +1,16 @@
 """Virtual time, network, randomness, disk and executors behind the ports of `protocol/ports.py`.
 
-A `World` is one event queue. A `Host` is one machine of it: everything a host asked for (timers, streams, work) dies when
-the host crashes, and nothing of an earlier life reaches a later one. All order and all randomness come from the seed, so
-two runs with one seed give the same trace, whose running hash is `World.trace_hash()`.
+A `World` is one event queue. A `Host` is one machine of it: everything a host asked for (timers, streams, work) dies
+when the host crashes, and nothing of an earlier life reaches a later one. All order and all randomness come from the
+seed, so two runs with one seed give the same trace, whose running hash is `World.trace_hash()`.
 
-The network is a reliable byte stream, as TCP is, with latency from the seed. It fails as TCP fails: a link that is cut
-swallows bytes, and a stream with a hole delivers nothing after it; connections are reset or refused.
+How streams behave, and how they fail, is told in `streams`. A disk is fast or slow (`Host.work_ms`), and a crash may
+fall between commit and callback (`Host.done_ms`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import heapq
 import random
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from protocol.ports import Listener, StreamHandler, Timer
+from tests.simulation.streams import VirtualListener, VirtualStream
 
 T = TypeVar("T")
 
@@ -50,9 +52,16 @@ class World:
         self._order = 0
         self._events = 0
         self._trace = hashlib.sha256()
-        self.listeners: dict[str, _VirtualListener] = {}
+        self.listeners: dict[str, VirtualListener] = {}
         self.latency_ms = (1, 12)
+        self.slow_hosts: dict[str, tuple[int, int]] = {}
+        """Hosts with a latency of their own."""
+        self.stalled_until_ms: dict[str, int] = {}
+        """Hosts to and from which nothing is delivered before that moment."""
         self.cut_hosts: set[str] = set()
+        self.corrupt_next: dict[str, int] = {}
+        """Host → writes of it after which one bit of one write flips."""
+        self.chunked = True
         self.faults_fired: dict[str, int] = {}
 
     def at(self, time_ms: int, callback: Callable[[], None], *, host: Host | None = None, note: str = "") -> _Event:
@@ -77,34 +86,55 @@ class World:
 
     def step(self) -> bool:
         """Run one event; False when nothing is left."""
-        while self._queue:
-            time_ms, _, event = heapq.heappop(self._queue)
-            if event.callback is None or (event.host is not None and event.host.life != event.life):
+        return self.step_before(None)
+
+    def step_before(self, time_ms: int | None) -> bool:
+        """Run one event that is due by then; False if there is none."""
+        queue = self._queue
+        while queue and (time_ms is None or queue[0][0] <= time_ms):
+            due_ms, _, event = heapq.heappop(queue)
+            callback = event.callback
+            if callback is None or (event.host is not None and event.host.life != event.life):
                 continue
-            self.time_ms = time_ms
+            self.time_ms = due_ms
             self._events += 1
             if self._events > EVENTS_MAX:
                 raise AssertionError(f"seed {self.seed}: more than {EVENTS_MAX} events")
-            event.callback()
+            callback()
             return True
         return False
 
     def run_until(self, time_ms: int) -> None:
-        while self._queue and self._queue[0][0] <= time_ms:
-            self.step()
+        while self.step_before(time_ms):
+            pass
         self.time_ms = max(self.time_ms, time_ms)
 
     def run_while(self, condition: Callable[[], bool], *, limit_ms: int) -> bool:
         """Run until `condition` is false; returns False if the limit came first."""
         end = self.time_ms + limit_ms
         while condition():
-            if not self._queue or self._queue[0][0] > end:
+            if not self.step_before(end):
                 return False
-            self.step()
         return True
+
+    @property
+    def events(self) -> int:
+        """Events run so far."""
+        return self._events
 
     def reachable(self, a: str, b: str) -> bool:
         return a == b or (a not in self.cut_hosts and b not in self.cut_hosts)
+
+    def delay_ms(self, a: str, b: str) -> int:
+        """How long the next bytes from `a` to `b` take."""
+        low, high = self.slow_hosts.get(a) or self.slow_hosts.get(b) or self.latency_ms
+        stalled_ms = max(self.stalled_until_ms.get(a, 0), self.stalled_until_ms.get(b, 0)) - self.time_ms
+        return max(stalled_ms, 0) + self.rng.randint(low, high)
+
+    def stall(self, host: str, duration_ms: int) -> None:
+        """Deliver nothing to or from `host` for so long; nothing is lost."""
+        self.stalled_until_ms[host] = max(self.stalled_until_ms.get(host, 0), self.time_ms + duration_ms)
+        self.count_fault("stall")
 
 
 class Host:
@@ -117,9 +147,16 @@ class Host:
         self.clock_offset_ms = clock_offset_ms
         self.clock_drift_ppm = clock_drift_ppm
         self.rng = random.Random(f"{world.seed}:{name}")
-        self.streams: set[_VirtualStream] = set()
-        self.listeners: set[_VirtualListener] = set()
+        self.streams: dict[VirtualStream, None] = {}  # in order of their making: a set's order is not the seed's
+        self.listeners: dict[VirtualListener, None] = {}
         self.work_ms = 2
+        self.done_ms = 1
+        """From the end of work (a commit) to its callback: a crash in between has the one and not the other."""
+        self.file_failures = 0
+        """How many of the next writes to small files (heads, list caches) fail."""
+        self.after_work: Callable[[], None] = lambda: None
+        """Told after each piece of work of the executor; for observers."""
+        self._work_free_ms = 0
 
     # -- Clock
 
@@ -143,43 +180,49 @@ class Host:
     def listen(self, address: str, accept: Callable[[], StreamHandler]) -> Listener:
         if address in self.world.listeners:
             raise OSError(f"{address} is taken")
-        listener = _VirtualListener(self, address, accept)
+        listener = VirtualListener(self, address, accept)
         self.world.listeners[address] = listener
-        self.listeners.add(listener)
+        self.listeners[listener] = None
         return listener
 
     def connect(self, address: str, handler: StreamHandler) -> None:
         world = self.world
         listener = world.listeners.get(address)
-        low, high = world.latency_ms
         if listener is None:
-            world.after(
-                world.rng.randint(low, high), lambda: handler.closed(ConnectionRefusedError(address)), host=self
-            )
+            delay_ms = world.delay_ms(self.name, self.name)
+            world.after(delay_ms, lambda: handler.closed(ConnectionRefusedError(address)), host=self)
             return
         if not world.reachable(self.name, listener.host.name):
             world.after(CONNECT_TIMEOUT_MS, lambda: handler.closed(TimeoutError(address)), host=self)
             return
-        near = _VirtualStream(self, handler, peer=address)
-        far = _VirtualStream(listener.host, None, peer=f"{self.name}:1")
+        near = VirtualStream(self, handler, peer=address)
+        far = VirtualStream(listener.host, None, peer=f"{self.name}:1")
         near.other, far.other = far, near
         world.trace("connect", self.name, address)
+
+        def give_up() -> None:
+            if not near.opened:
+                near.reset(TimeoutError(address))
+
+        world.after(CONNECT_TIMEOUT_MS, give_up, host=self)
 
         def arrive() -> None:
             if listener.closed or far.dead:
                 near.reset(ConnectionRefusedError(address))
                 return
+            # As in TCP, the near side is open before anything that the far side says can reach it.
+            opens_at = far.arrives_not_before(world.time_ms + world.delay_ms(listener.host.name, self.name))
+            world.at(opens_at, near.open, host=self)
             far.handler = listener.accept()
             far.handler.connected(far)
             far.deliver_waiting()
 
-        world.after(world.rng.randint(low, high), arrive, host=listener.host)
-        world.after(2 * world.rng.randint(low, high), near.open, host=self)
+        world.after(world.delay_ms(self.name, listener.host.name), arrive, host=listener.host)
 
     # -- Executor
 
     def submit(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
-        """Runs inline after `work_ms`, in order; `done` one virtual millisecond later."""
+        """Runs inline, one after the other, `work_ms` each; `done` follows `done_ms` later."""
 
         def run() -> None:
             try:
@@ -187,9 +230,11 @@ class Host:
                 error: BaseException | None = None
             except Exception as raised:  # noqa: BLE001 - handed to `done`, as the real executor does
                 result, error = None, raised
-            self.world.after(1, lambda: done(result, error), host=self)
+            self.after_work()
+            self.world.after(self.done_ms, lambda: done(result, error), host=self)
 
-        self.world.after(self.work_ms, run, host=self)
+        self._work_free_ms = max(self._work_free_ms, self.world.time_ms) + self.work_ms
+        self.world.at(self._work_free_ms, run, host=self)
 
     def close(self) -> None:
         """Executor port: nothing to release."""
@@ -202,10 +247,18 @@ class Host:
         except FileNotFoundError:
             return None
 
+    def _file_failure(self, path: str) -> None:
+        if self.file_failures > 0:
+            self.file_failures -= 1
+            self.world.count_fault("file_error")
+            raise OSError(errno.EIO, "the disk has failed", Path(path).name)
+
     def replace(self, path: str, data: bytes) -> None:
+        self._file_failure(path)
         Path(path).write_bytes(data)
 
     def append(self, path: str, data: bytes) -> None:
+        self._file_failure(path)
         with Path(path).open("ab") as file:
             file.write(data)
 
@@ -220,125 +273,11 @@ class Host:
         for stream in list(self.streams):
             stream.vanish()
         self.streams.clear()
+        self._work_free_ms = 0
 
-
-class _VirtualListener:
-    def __init__(self, host: Host, address: str, accept: Callable[[], StreamHandler]) -> None:
-        self.host = host
-        self._address = address
-        self.accept = accept
-        self.closed = False
-
-    def address(self) -> str:
-        return self._address
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            del self.host.world.listeners[self._address]
-            self.host.listeners.discard(self)
-
-
-class _VirtualStream:
-    """One side of a stream; `other` is the far side."""
-
-    def __init__(self, host: Host, handler: StreamHandler | None, *, peer: str) -> None:
-        self.host = host
-        self.handler = handler
-        self._peer = peer
-        self.other: _VirtualStream | None = None
-        self.dead = False
-        self.opened = handler is None
-        self._arrives_at = 0
-        self._swallowed = False
-        self._paused = False
-        self._waiting: list[bytes] = []
-        host.streams.add(self)
-
-    def open(self) -> None:
-        if not self.dead and self.handler is not None and not self.opened:
-            self.opened = True
-            self.handler.connected(self)
-            self.deliver_waiting()
-
-    # -- Stream
-
-    def write(self, data: bytes) -> None:
-        if self.dead or not data or self.other is None:
-            return
-        world = self.host.world
-        world.trace("write", self.host.name, self.other.host.name, hashlib.sha256(data).digest()[:8])
-        if self._swallowed or not world.reachable(self.host.name, self.other.host.name):
-            if not self._swallowed:
-                world.count_fault("bytes_swallowed")
-            self._swallowed = True  # a stream with a hole delivers nothing after it
-            return
-        low, high = world.latency_ms
-        self._arrives_at = max(self._arrives_at, world.time_ms + world.rng.randint(low, high))
-        other = self.other
-        world.at(self._arrives_at, lambda: other.arrive(bytes(data)), host=other.host)
-
-    def write_buffer_bytes(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        self._paused = True
-
-    def resume_reading(self) -> None:
-        if self._paused:
-            self._paused = False
-            self.host.world.after(0, self.deliver_waiting, host=self.host)
-
-    def close(self) -> None:
-        self._end(None)
-
-    def abort(self) -> None:
-        self._end(None)
-
-    def peer(self) -> str:
-        return self._peer
-
-    # -- inside
-
-    def arrive(self, data: bytes) -> None:
-        if not self.dead:
-            self._waiting.append(data)
-            self.deliver_waiting()
-
-    def deliver_waiting(self) -> None:
-        while self._waiting and not self._paused and not self.dead and self.opened and self.handler is not None:
-            self.handler.received(self._waiting.pop(0))
-
-    def _end(self, error: Exception | None) -> None:
-        if self.dead:
-            return
-        self.dead = True
-        self.host.streams.discard(self)
-        world = self.host.world
-        if self.handler is not None:
-            handler = self.handler
-            world.after(0, lambda: handler.closed(error), host=self.host)
-        other = self.other
-        if (
-            other is not None
-            and not other.dead
-            and not self._swallowed
-            and world.reachable(self.host.name, other.host.name)
-        ):
-            arrives = max(self._arrives_at, world.time_ms + world.latency_ms[1])
-            world.at(arrives, lambda: other.reset(None), host=other.host)
-
-    def reset(self, error: Exception | None) -> None:
-        """The far side has closed or gone."""
-        if not self.dead:
-            self.dead = True
-            self.host.streams.discard(self)
-            if self.handler is not None:
-                self.handler.closed(error)
-
-    def vanish(self) -> None:
-        """This side's machine is gone; its kernel resets the peer when it can be reached."""
-        self.dead = True
-        other, world = self.other, self.host.world
-        if other is not None and not other.dead and world.reachable(self.host.name, other.host.name):
-            world.after(world.latency_ms[1], lambda: other.reset(ConnectionResetError()), host=other.host)
+    def reset_streams(self) -> None:
+        """Every connection of this host breaks, both ends told; what was under way is lost."""
+        self.world.count_fault("reset")
+        for stream in list(self.streams):
+            stream.vanish()
+            stream.break_off(ConnectionResetError())

@@ -1,0 +1,124 @@
+"""The front-end of a simulated site: server, spool on a real file, forwarder; it crashes and comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from frontend_server.alarms import Alarms
+from frontend_server.list_cache import decode_cache
+from frontend_server.server import FrontendServer, ServerState
+from frontend_server.settings import FrontendSettings
+from ledger_sync.link.forwarder import Forwarder, ForwarderSettings
+from ledger_sync.spool import Spool, SpoolWriter
+from protocol.codes import ListKind
+from protocol.ports import Log
+from protocol.signed import NO_VERSION, Version
+from protocol.trade_time import fixed_offset
+from tests.simulation.keys import FRONTEND, SITE, SiteKeys
+from tests.simulation.world import Host
+
+ADDRESS: Final = "10.0.0.1:4700"
+LEDGER_LINK: Final = "/run/onecard/ledger.sock"
+ZONE_MINUTES: Final = 480
+
+
+class FrontendHost:
+    """One machine in the back room; its directory outlives its processes."""
+
+    def __init__(self, host: Host, directory: Path, keys: SiteKeys, log: Log) -> None:
+        self.host = host
+        self.directory = directory
+        self.spool_path = str(directory / "spool.db")
+        self._keys = keys
+        self._log = log
+        self.free_percent = 100
+        """Of the volume that the spool is on."""
+        self.spool: Spool | None = None
+        self.writer: SpoolWriter | None = None
+        self.forwarder: Forwarder | None = None
+        self.server: FrontendServer | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.server is not None and self.server.state is ServerState.RUNNING
+
+    def start(self) -> None:
+        """As a process would: open the spool, compose, listen."""
+        assert self.server is None
+        host, log, keys = self.host, self._log, self._keys
+        self.spool = Spool.open(
+            self.spool_path,
+            frontend=FRONTEND,
+            site=SITE,
+            utc_offset_ms=fixed_offset(ZONE_MINUTES),
+            clock=host,
+            random=host,
+            files=host,
+            log=log,
+            free_bytes=lambda: (self.free_percent, 100),
+        )
+        self.writer = SpoolWriter(self.spool, executor=host, clock=host, log=log)
+        self.forwarder = Forwarder(
+            ForwarderSettings(frontend=FRONTEND, site=SITE, address=LEDGER_LINK, root_public_key=keys.root.public_key),
+            batch_key=keys.batch_mac(),
+            spool=self.writer,
+            clock=host,
+            network=host,
+            random=host,
+            log=log,
+        )
+        self.server = FrontendServer(
+            settings=FrontendSettings(
+                frontend=FRONTEND, site=SITE, listen_address=ADDRESS, control_address="", cache_dir=str(self.directory)
+            ),
+            keys=keys.frontend_keys(),
+            root_public=keys.root.public_key,
+            registry=keys.registry,
+            clock=host,
+            network=host,
+            random=host,
+            files=host,
+            executor=host,
+            writer=self.writer,
+            forwarder=self.forwarder,
+            log=log,
+            alarms=Alarms(),
+        )
+        self.server.start()
+
+    def free_disk(self) -> None:
+        """Somebody has deleted something."""
+        self.free_percent = 100
+
+    def list_on_disk(self) -> Version:
+        """The deny list that a restart would begin with."""
+        data = self.host.read(str(self.directory / "list-deny.cache"))
+        if data is None:
+            return NO_VERSION
+        root = self._keys.root.public_key
+        return decode_cache(data, kind=ListKind.DENY, root_public=root, site=SITE).head.version
+
+    def crash(self) -> None:
+        """`kill -9`: what is committed stays in the file, everything else is gone."""
+        self.host.crash()
+        self._drop()
+
+    def stop(self) -> None:
+        """Begin an orderly stop; `is_stopped` tells when it is done."""
+        if self.server is not None:
+            self.server.stop(self._drop)
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.server is None
+
+    def close(self) -> None:
+        """End of the run: leave no file open."""
+        self._drop()
+
+    def _drop(self) -> None:
+        spool = self.spool
+        self.spool = self.writer = self.forwarder = self.server = None
+        if spool is not None and spool._handles is not None:
+            spool._handles.connection.close(True)  # as the system closes the files of a process that is gone

@@ -1,0 +1,224 @@
+"""What must hold at every moment of a simulated site, checked against flash bytes, spool file, ledger file and cards.
+
+acknowledged        a record that a terminal's flash calls acknowledged is committed in the spool, byte for byte
+settled             a row that the spool calls settled was committed by the ledger, at the position it states
+once                no identity's money is booked twice, none is booked that no card has paid
+conserved           both formulas of R18: the ledger's own, and the oracle's over the true purses
+forward             list versions, ledger positions and watermarks never fall
+denied              a card on the list in force at a terminal is refused there; no other is refused for the list
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protocol.cards.apdu import Identity
+from protocol.codes import ListKind
+from protocol.signed import NO_VERSION, Version
+from terminal_sim.card import CardStore
+from terminal_sim.errors import RecordGone, SectorDead
+from terminal_sim.firmware import Outcome, TapResult, Why
+from terminal_sim.oracle import Oracle
+from tests.simulation.eyes import LedgerEye, SpoolEye
+from tests.simulation.frontend_host import FrontendHost
+from tests.simulation.till import Till
+
+
+class Violation(AssertionError):
+    """Something that must never be; the text names what, where and by how much."""
+
+
+class Invariants:
+    """An `Observer` of every terminal, and the judge of the whole site."""
+
+    def __init__(self, oracle: Oracle, cards: CardStore) -> None:
+        self.oracle = oracle
+        self.cards = cards
+        self.tills: dict[int, Till] = {}
+        self.spool: SpoolEye | None = None
+        self.ledger: LedgerEye | None = None
+        self.now_ms: Callable[[], int] = lambda: 0
+        self.checks = 0
+        self.found: Violation | None = None
+        self.ack_ms: list[int] = []
+        self.online_since_ms: dict[int, int] = {}
+        self.list_applied_ms: dict[tuple[int, Version], int] = {}
+        self._written_ms: dict[tuple[int, int, int], int] = {}
+        self._acknowledged: dict[tuple[int, int], int] = {}
+        self._highest: dict[tuple[int, int], int] = {}
+        self._settlements: set[tuple[int, int, int, int]] = set()
+        self._list_of: dict[int, Version] = {}
+        self._frontend_list: Version = NO_VERSION
+        self._position = (0, 0)
+
+    @property
+    def records_acknowledged(self) -> int:
+        """Sequences that some flash has once called acknowledged."""
+        return sum(self._highest.values())
+
+    # -- Observer
+
+    def written(self, terminal: int, epoch: int, sequence: int, at_ms: int) -> None:
+        self._written_ms[terminal, epoch, sequence] = at_ms
+
+    def sent(self, terminal: int, epoch: int, first: int, last: int, at_ms: int, *, live: bool) -> None:
+        pass
+
+    def acknowledged(self, terminal: int, epoch: int, first: int, last: int, at_ms: int) -> None:
+        self._keep(lambda: self.check_acknowledged(self.tills[terminal]))
+        made = self._written_ms.pop((terminal, epoch, last), None)
+        if made is not None:
+            self.ack_ms.append(at_ms - made)
+
+    def online(self, terminal: int, at_ms: int, *, is_online: bool) -> None:
+        if is_online:
+            self.online_since_ms[terminal] = at_ms
+        else:
+            self.online_since_ms.pop(terminal, None)
+
+    def list_applied(self, terminal: int, version: tuple[int, int], at_ms: int) -> None:
+        self.list_applied_ms[terminal, version] = at_ms
+        self._keep(lambda: self._check_list_of(terminal, version))
+
+    def _keep(self, check: Callable[[], None]) -> None:
+        """Judge inside a callback of the product, which may catch what is raised: found is found."""
+        try:
+            check()
+        except Violation as error:
+            self.found = self.found or error
+
+    def raise_found(self) -> None:
+        """What a callback has found."""
+        if self.found is not None:
+            raise self.found
+
+    # -- moments
+
+    def booted(self, till: Till) -> None:
+        """What flash says after a boot is what counts."""
+        assert till.terminal is not None
+        self.check_acknowledged(till)
+        self._check_list_of(till.number, till.terminal.deny_list.memory.version)
+
+    def spool_worked(self) -> None:
+        """The front-end's disk has done something: nothing may be settled that the ledger has not committed."""
+        if self.spool is not None and self.ledger is not None and self.spool.has_changed():
+            self._keep(self._check_settled)
+
+    def check_acknowledged(self, till: Till) -> None:
+        """Every sequence newly called acknowledged is committed in the spool, as this very record."""
+        terminal = till.terminal
+        if terminal is None or terminal.memory is None:
+            return
+        assert self.spool is not None
+        for epoch, marks in sorted(terminal.memory.ring.epochs.items()):
+            key = (till.number, epoch)
+            first, last = self._acknowledged.get(key, 0) + 1, marks.acknowledged
+            self._acknowledged[key] = last  # it may have fallen: flash that lost a mark is acknowledged again
+            if first > last:
+                continue
+            stored = self.spool.stored(till.number, epoch, first, last)
+            for sequence in range(first, last + 1):
+                if sequence not in stored:
+                    raise Violation(f"terminal {till.number}: {epoch}/{sequence} is acknowledged and not in the spool")
+                record = stored[sequence]
+                try:
+                    held = terminal.memory.ring.read(epoch, sequence)
+                except (RecordGone, SectorDead):
+                    continue
+                if record is not None and record != held:
+                    raise Violation(f"terminal {till.number}: {epoch}/{sequence} is stored as another record")
+            self._highest[key] = max(self._highest.get(key, 0), last)
+
+    def tapped(self, till: Till, card: int, held: Version, result: TapResult) -> None:
+        """`held` is the list version in force when the card came."""
+        assert self.ledger is not None
+        if held == NO_VERSION:
+            denied: frozenset[int] = frozenset()
+        else:
+            denied = self.ledger.denied()[held]
+        if card in denied and result.outcome in {Outcome.SOLD, Outcome.GREY}:
+            raise Violation(f"terminal {till.number} with list {held} has sold to a card on it")
+        if card not in denied and result.why is Why.DENY_LIST:
+            raise Violation(f"terminal {till.number} with list {held} has refused a card that is not on it")
+
+    # -- every so often
+
+    def check(self, frontend: FrontendHost) -> None:
+        """Everything that is judged every so often; what callbacks have found is raised first."""
+        self.checks += 1
+        self.raise_found()
+        self._check_cards()
+        self._check_books()
+        self._check_forward(frontend)
+
+    def _check_cards(self) -> None:
+        wrong = self.oracle.check_cards(self.cards)
+        if wrong:
+            raise Violation("; ".join(wrong))
+
+    def _check_books(self) -> None:
+        ledger = self.ledger
+        assert ledger is not None
+        wrong = ledger.out_of_balance()
+        if wrong:
+            raise Violation("; ".join(wrong))
+        taken: set[Identity] = set()
+        for one in ledger.booked():
+            if one.identity in taken:
+                raise Violation(f"{one.identity} is booked twice")
+            taken.add(one.identity)
+            executed = self.oracle.executed.get(one.identity)
+            if executed is None:
+                raise Violation(f"{one.identity} is booked, and no card has paid it")
+            if (executed.amount_cents, executed.card, executed.merchant) != (one.amount_cents, one.card, one.merchant):
+                raise Violation(f"{one.identity} is booked with another amount, card or merchant than was paid")
+        greys = ledger.open_greys()
+        both = taken & greys.keys()
+        if both:
+            raise Violation(f"{min(both, key=str)} is booked and in suspense too")
+        expected = self.oracle.expected_mirrors_cents(
+            self.cards, posted=taken | greys.keys(), grey_posted=greys, credits_not_posted_cents=0
+        )
+        if ledger.mirrors_cents() != expected:
+            raise Violation(f"mirrors hold {ledger.mirrors_cents()} cents, purses say {expected}")
+
+    def _check_settled(self) -> None:
+        """The spool settles nothing that the ledger has not committed; what a restored ledger lost is waited for."""
+        ledger, spool = self.ledger, self.spool
+        assert ledger is not None
+        assert spool is not None
+        generations = ledger.generations()
+        spool_id = spool.spool_id()
+        for settlement in spool.settlements():
+            if settlement in self._settlements:
+                continue
+            first, last, generation, position = settlement
+            if any(later > generation and position > start for later, start in generations):
+                continue
+            missing = set(spool.row_ids(first, last)) - ledger.has_rows(spool_id, position, first, last)
+            if missing:
+                raise Violation(f"spool row {min(missing)} is settled, and the ledger has not booked it")
+            self._settlements.add(settlement)
+
+    def _check_list_of(self, terminal: int, version: Version) -> None:
+        before = self._list_of.get(terminal, NO_VERSION)
+        if version < before:
+            raise Violation(f"terminal {terminal}: list {version} after {before}")
+        self._list_of[terminal] = version
+
+    def _check_forward(self, frontend: FrontendHost) -> None:
+        durable = frontend.list_on_disk()
+        if durable < self._frontend_list:
+            raise Violation(f"front-end: list {durable} on disk after {self._frontend_list}")
+        self._frontend_list = durable
+        if frontend.server is not None:  # it may know more than a failing disk has taken, never less
+            distribution = frontend.server.parts.distribution
+            version = distribution.version(ListKind.DENY)
+            if version < durable and ListKind.DENY not in distribution._making:
+                raise Violation(f"front-end: list {version}, on disk is {durable}")
+        assert self.ledger is not None
+        standing = (self.ledger.generations()[-1][0], self.ledger.position())
+        if standing < self._position:
+            raise Violation(f"ledger: position {standing} after {self._position}")
+        self._position = standing

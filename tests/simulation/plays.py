@@ -1,0 +1,125 @@
+"""Scenes that more than one test plays: each runs on a site of its own, and raises Violation where a promise breaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from terminal_sim.firmware import Outcome, Why
+from terminal_sim.ring import SLOTS_PER_SECTOR
+from terminal_sim.uplink import UplinkState
+from tests.simulation.agreement import Agreement, agree
+from tests.simulation.invariants import Violation
+from tests.simulation.keys import FIRST_CARD
+from tests.simulation.runner import drain
+from tests.simulation.site import FRONTEND_HOST, Site
+
+SEED: Final = 2026
+CENTS: Final = 850
+
+
+def started(directory: Path) -> Site:
+    """A site of four terminals and twenty cards, drained, checked closely."""
+    site = Site(SEED, directory / "site", check_every_events=100)
+    site.start()
+    site.run(3_000)
+    drain(site)
+    return site
+
+
+def sell(site: Site, count: int, *, cents: int = CENTS, every_ms: int = 100) -> int:
+    """`count` sales over all terminals and cards, one after the other; returns how many were made."""
+    sold = 0
+    for at in range(count):
+        till = site.tills[at % len(site.tills)]
+        result = site.tap(till, FIRST_CARD + at % 20, cents)
+        sold += result is not None and result.outcome is Outcome.SOLD
+        site.run(every_ms)
+    return sold
+
+
+def play_restored_ledger(directory: Path) -> Agreement:
+    """Yesterday's ledger is put back under a higher generation and gets everything again (R17)."""
+    with started(directory) as site:
+        early = sell(site, 10)
+        drain(site)
+        backup = directory / "yesterday.db"
+        site.ledger.back_up(backup)
+        late = sell(site, 30)
+        drain(site)
+        site.crash_ledger()
+        told = site.restore_ledger(backup)
+        assert told["generation"] == 2
+        site.start_ledger()
+        site.run(1_000)
+        drain(site)
+        totals = agree(site)
+        assert totals.records == early + late
+        return totals
+
+
+def play_rolled_back(directory: Path) -> None:
+    """A terminal's memory goes back in time, and it sells other things under numbers that are taken (R10)."""
+    with started(directory) as site:
+        till = site.tills[0]
+        site.tap(till, FIRST_CARD, 500)
+        drain(site)
+        image = till.flash.snapshot()
+        for card in range(1, 6):
+            site.tap(till, FIRST_CARD + card, 600)
+        drain(site)
+        site.power_cut(till)
+        till.flash.restore(image)
+        site.reboot(till)
+        for card in range(6, 11):  # the oracle is not asked any more: the terminal itself is broken
+            site.tap(till, FIRST_CARD + card, 700)
+        site.world.run_until(site.world.time_ms + 40_000)
+        site.invariants.raise_found()
+        assert till.uplink is not None
+        if till.uplink.state is not UplinkState.FORKED:
+            raise Violation(f"terminal {till.number} has forked and nobody has told it: {till.uplink.state}")
+        alarms = [] if site.frontend.server is None else site.frontend.server.parts.alarms.standing()
+        if not any(one.subject == str(till.number) for one in alarms):
+            raise Violation(f"terminal {till.number} has forked and no alarm stands")
+
+
+def play_dead_sector(directory: Path) -> tuple[Agreement, int]:
+    """Unacknowledged records become unreadable: named as tombstones, with their amount (R9); returns how many."""
+    with started(directory) as site:
+        till = site.tills[0]
+        site.cut_network(FRONTEND_HOST)
+        for at in range(60):
+            site.tap(till, FIRST_CARD + at % 20, 100)
+        assert till.terminal is not None
+        assert till.terminal.memory is not None
+        sector = till.terminal.memory.ring.epochs[1].segments[0].sector
+        till.flash.dead_sectors.add(sector)
+        site.heal()
+        drain(site)
+        site.tap(till, FIRST_CARD, 100)
+        drain(site)
+        return agree(site, allowed=frozenset({"grey", "tombstone"})), SLOTS_PER_SECTOR
+
+
+def play_lost_card(directory: Path) -> None:
+    """A card reported lost is refused within a second at every terminal online, and sells again after its release."""
+    with started(directory) as site:
+        answers: list[dict[str, object] | None] = []
+        site.report_lost(FIRST_CARD, answers.append)
+        site.run(1_000)
+        assert answers[0] is not None
+        assert answers[0]["ok"]
+        for till in site.tills:
+            result = site.tap(till, FIRST_CARD, 10)
+            assert result is not None
+            if result.why is not Why.DENY_LIST:
+                raise Violation(f"terminal {till.number}: a card reported lost a second ago is {result.outcome.value}")
+        site.release(FIRST_CARD)
+        site.run(1_000)
+        for till in site.tills:
+            result = site.tap(till, FIRST_CARD, 10)
+            assert result is not None
+            if result.outcome is not Outcome.SOLD:
+                raise Violation(f"terminal {till.number}: a card released a second ago is {result.outcome.value}")
+        drain(site)
+        agree(site)
