@@ -70,6 +70,7 @@ class Tap:
         "_memory",
         "_sequence",
         "_terminal",
+        "_turned_away",
         "_why",
     )
 
@@ -86,6 +87,8 @@ class Tap:
         self._sequence = 0
         self._why = Why.NONE
         """The firmware's own reason when it abandons a dialogue."""
+        self._turned_away = Why.NONE
+        """Why this card gets no sale although it is asked for its pending proof first."""
 
     def run(self) -> TapResult:
         try:
@@ -145,11 +148,15 @@ class Tap:
             is_denied = False  # the damaged list is reported; until it is replaced nobody can be looked up
             terminal.deny_list.memory.damaged = True
         if is_denied:
-            return self._abandon(Why.DENY_LIST)
-        if card.kind != CardKind.AES or card.currency != terminal.secrets.currency:
+            self._turned_away = Why.DENY_LIST
+        elif terminal.is_expired(card):
+            self._turned_away = Why.EXPIRED
+        is_ours = card.kind == CardKind.AES and card.currency == terminal.secrets.currency
+        # A debit that this card has paid is some merchant's money: its proof is brought home, lost card or not (R20).
+        if self._turned_away is not Why.NONE and not (is_ours and card.proof_pending):
+            return self._abandon(self._turned_away)
+        if not is_ours:
             return self._abandon(Why.FOREIGN)
-        if terminal.is_expired(card):
-            return self._abandon(Why.EXPIRED)
         return self._dialogue.authenticate(terminal.challenge())
 
     def _complete(self, pending: PendingProof) -> Step:
@@ -178,6 +185,8 @@ class Tap:
 
     def _order(self, read: Authenticated) -> Step:
         """The card is ours and has proved balance and counter: intent, then DEBIT."""
+        if self._turned_away is not Why.NONE:
+            return self._abandon(self._turned_away)
         if read.balance_cents < self._amount:
             return self._abandon(Why.BALANCE)
         secrets, memory, card = self._terminal.secrets, self._memory, self._facts

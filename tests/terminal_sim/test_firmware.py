@@ -87,6 +87,28 @@ def test_a_card_on_the_deny_list_is_refused_and_noted() -> None:
     assert bodies(terminal)[1:] == [Aborted(RecordType.PURCHASE, AbortReason.DENY_LIST, card)]
 
 
+@pytest.mark.parametrize("turned_away", [Why.DENY_LIST, Why.EXPIRED], ids=str)
+def test_a_card_that_gets_no_sale_still_brings_home_the_proof_of_an_earlier_debit(turned_away: Why) -> None:
+    bench = Bench()
+    card = bench.issue()
+    terminal = bench.boot()
+    assert bench.tap(terminal, card, 700, Disturbance(2, Moment.AFTER_WRITE)).outcome is Outcome.GREY
+    if turned_away is Why.DENY_LIST:
+        terminal.deny_list.memory.perform(Apply(*signed_list(1, [card])))
+    else:
+        bench.cards.save(replace(bench.cards.load(card), valid_until_day=10_000))
+    for completed in (Identity(TERMINAL, 1, 1), None):
+        result = bench.tap(terminal, card, 100)
+        assert (result.outcome, result.why, result.completed) == (Outcome.REFUSED, turned_away, completed)
+    reason = AbortReason.DENY_LIST if turned_away is Why.DENY_LIST else AbortReason.CARD_REFUSED
+    grey, completion, *refusals = bodies(terminal)
+    assert isinstance(grey, Grey)
+    assert isinstance(completion, Completion)
+    assert refusals == [Aborted(RecordType.PURCHASE, reason, card)] * 2
+    assert settle(bench, terminal) == bench.oracle.executed_cents() == 700
+    assert not bench.cards.load(card).proof_pending
+
+
 def test_every_refusal_has_its_reason_and_takes_nothing() -> None:
     bench = Bench()
     terminal = bench.boot()
