@@ -244,16 +244,8 @@ class Drama:
         for till in site.tills:
             site.reboot(till)
 
-    def find_lost_cards(self) -> None:
-        """Release what was reported lost: a card on the list is turned away before it can tell anything."""
-        ledger = self.site.invariants.ledger
-        assert ledger is not None
-        versions = ledger.denied()
-        for card in sorted(versions[max(versions)]):
-            self.site.release(card)
-
     def see_every_card(self) -> None:
-        """Each card meets a terminal once more, for a sale that no purse can pay: what it still has to tell is told."""
+        """Each card, lost ones too, meets a terminal once more, for a sale that no purse can pay, and tells what it has."""
         for at, card in enumerate(self.site.cards.numbers()):
             till = self.site.tills[at % len(self.site.tills)]
             self.site.tap(till, card, 99_999_999)

@@ -90,8 +90,6 @@ def _run(seed: int, plan: Plan, directory: Path) -> Run:
         healed_ms = site.world.time_ms
         drain(site)
         drain_ms = site.world.time_ms - healed_ms
-        drama.find_lost_cards()
-        drain(site)
         drama.see_every_card()
         drain(site)
         site.check()
