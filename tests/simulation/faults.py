@@ -245,7 +245,7 @@ class Drama:
             site.reboot(till)
 
     def see_every_card(self) -> None:
-        """Each card, lost ones too, meets a terminal once more, for a sale that no purse can pay, and tells what it has."""
+        """Each card, lost ones too, meets a terminal once more, for a sale that no purse can pay, and tells all."""
         for at, card in enumerate(self.site.cards.numbers()):
             till = self.site.tills[at % len(self.site.tills)]
             self.site.tap(till, card, 99_999_999)
