@@ -238,7 +238,10 @@ def judged(error: BaseException) -> tuple[int, str]:
         return (EXIT_REFUSED if isinstance(error, LocalError) else EXIT_DAMAGED), text
     if isinstance(error, LedgerSyncError | OSError):
         return EXIT_REFUSED, text
-    return EXIT_FAULT, f"a fault in this program: {type(error).__name__}: {text}; --debug shows where"
+    from onecard_log import redacted_text
+
+    # What a bug says of itself was written by nobody with care: it may quote a key or a card
+    return EXIT_FAULT, f"a fault in this program: {type(error).__name__}: {redacted_text(text)}; --debug shows where"
 
 
 if __name__ == "__main__":

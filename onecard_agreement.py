@@ -101,7 +101,8 @@ def compare(
     found.quarantined = found.open_items.get("quarantine", {}).get("sequences", 0)
     found.double_posted = int(ledger["double_posted"])
     found.records_posted = sum(counts["postings_by_result"].values())
-    found.lost = max(0, found.records_created - found.records_posted - found.quarantined)
+    # by identity: a fork is one record more in the ledger, and must not stand in for one that is lost
+    found.lost = max(0, found.records_created - int(counts["identities"]) - found.quarantined)
     _judge(found, spool, ledger)
     _judge_purses(found, cards, ledger)
     return found
@@ -174,8 +175,25 @@ def _judge(found: Agreement, spool: Mapping[str, Any], ledger: Mapping[str, Any]
         say(f"{found.records_created - found.records_acknowledged} records were never acknowledged")
     if found.double_posted:
         say(f"{found.double_posted} identities were posted twice")
+    _judge_money(found, ledger)
     if ledger["conservation"]["difference_cents"]:
         say(f"the ledger's books differ by {ledger['conservation']['difference_cents']} cents")
+
+
+def _judge_money(found: Agreement, ledger: Mapping[str, Any]) -> None:
+    """What a merchant is owed comes from its records held, but open greys, and from proofs ahead of their records."""
+    if ledger["forks"]:
+        return  # a fork with a proof is money beside the records that terminals and spools count
+    items = ledger["open_items"]
+    expected: dict[int | None, int] = {line.merchant: line.ledger_cents for line in found.lines}
+    for merchant, cents in _open(items, ("completion",)).items():
+        expected[merchant] = expected.get(merchant, 0) + cents
+    owed: dict[int | None, int] = {one["merchant"]: one["balance_cents"] for one in ledger["merchants"]}
+    for who in sorted(expected.keys() | owed.keys(), key=str):
+        if expected.get(who, 0) != owed.get(who, 0):
+            found.disagreements.append(
+                f"merchant {who} is owed {owed.get(who, 0)} cents for records of {expected.get(who, 0)}"
+            )
 
 
 def _judge_purses(found: Agreement, cards: Iterable[Mapping[str, int]], ledger: Mapping[str, Any]) -> None:

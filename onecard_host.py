@@ -39,6 +39,7 @@ EXIT_FAULT: Final = 70  # a bug of ours; as EX_SOFTWARE
 ASK_SECONDS_MAX: Final = 30.0  # a verb of the ledger waits for its turn behind a batch
 ANSWER_BYTES_MAX: Final = 64 << 20
 WIDTH_WITHOUT_TERMINAL: Final = 160
+PRIVATE_UMASK: Final = 0o077
 LOCK_FILE: Final = "lock"
 SPOOL_FILE: Final = "spool.db"
 AMOUNT: Final = re.compile(r"(\d{1,8})(?:\.(\d{2}))?")
@@ -155,10 +156,18 @@ class Host:
         return write
 
     def run(self, start: Callable[[Runtime], None], *, name: str, log_file: Path | None = None) -> int:
-        """Run shells on a real event loop until they stop it; returns their exit code."""
-        from onecard_runtime import Runtime
+        """Run shells on a real event loop until they stop it; returns their exit code.
 
-        return Runtime(log=self.log({"process": name, "pid": os.getpid()}, log_file)).run(start)
+        Whatever file they make is their user's alone: records name cards.
+        """
+        from onecard_runtime import Runtime, limit_process
+
+        limit_process()
+        mask = os.umask(PRIVATE_UMASK)
+        try:
+            return Runtime(log=self.log({"process": name, "pid": os.getpid()}, log_file)).run(start)
+        finally:
+            os.umask(mask)
 
     @property
     def files(self) -> Files:

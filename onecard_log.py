@@ -9,6 +9,7 @@ come from the loop and from executor threads alike. A log that cannot be written
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -93,7 +94,7 @@ class _BoundedFile:
     def _opened(self) -> TextIO:
         assert self._path is not None
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self._path.open("a", encoding="utf-8", errors="backslashreplace")
+        return open(self._path, "a", encoding="utf-8", errors="backslashreplace", opener=_private)
 
     def write(self, text: str) -> None:
         with self._lock:
@@ -117,6 +118,11 @@ class _BoundedFile:
         if self._path is not None:
             with self._lock:
                 self._file.close()
+
+
+def _private(path: str, flags: int) -> int:
+    """It names terminals and addresses."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 class JsonLog:

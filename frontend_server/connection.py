@@ -73,8 +73,9 @@ class Connection(LiveSession):
         if session is None:
             return
         now_ms = self._parts.clock.monotonic_ms()
+        events = session.receive(data, now_ms)
         try:
-            for event in session.receive(data, now_ms):
+            for event in events:
                 if event.__class__ is bytes:
                     self._take(event)
                 elif isinstance(event, Established):
@@ -83,7 +84,8 @@ class Connection(LiveSession):
                     self._log_refusal(event)
         except RemoteError as error:
             session.fail(error)
-        if self._session is session and self.status is not None and self._deadline is not None:
+        # Whole frames count, not bytes: whoever dribbles one byte a minute is not there.
+        if events and self._session is session and self.status is not None and self._deadline is not None:
             self._deadline.due_ms = now_ms + self._parts.settings.idle_ms
             self.status.last_heard_ms = now_ms
         self._settle()

@@ -81,6 +81,9 @@ class ControlServer:
     def idle_deadline(self, callback: Callable[[], None]) -> Deadline:
         return self._wheel.after(self._settings.control_idle_ms, callback)
 
+    def linger_deadline(self, callback: Callable[[], None]) -> Deadline:
+        return self._wheel.after(self._settings.linger_ms, callback)
+
     @property
     def line_bytes_max(self) -> int:
         return self._settings.control_line_bytes_max
@@ -147,9 +150,12 @@ class _Client:
         self._server.leave(self)
 
     def end(self) -> None:
-        """Close after what was answered."""
+        """Close after what was answered; a client that does not read it loses its place all the same."""
         stream, self._stream = self._stream, None
         if stream is not None:
+            if self._idle is not None:
+                self._idle.cancel()
+            self._idle = self._server.linger_deadline(stream.abort)
             stream.close()
 
 

@@ -1,8 +1,8 @@
 """The seams: what a shell may ask of the world (typing only).
 
-A shell is a set of callback objects against these ports. `onecard_runtime.py` implements them with the real clock,
-sockets, threads and disk; the tests implement them with virtual time from a seed. Callbacks of one world never run
-concurrently, except what `Executor.submit` runs on its own thread.
+A shell is a set of callback objects against these ports. `onecard_runtime.py` and `onecard_network.py` implement them
+with the real clock, sockets, threads and disk; the tests implement them with virtual time from a seed. Callbacks of one
+world never run concurrently, except what `Executor.submit` runs on its own thread.
 
 Times: `now_ms` is UTC in milliseconds and may jump; `monotonic_ms` never goes back and is for delays alone.
 """
@@ -46,7 +46,10 @@ class Stream(Protocol):
         """Bytes queued and not yet taken by the peer's side."""
 
     def pause_reading(self) -> None:
-        """Call `received` no more until `resume_reading`; the peer is slowed by its own full buffers."""
+        """Call `received` no more until `resume_reading`; the peer is slowed by its own full buffers.
+
+        Not from `connected`: a real stream begins to read only after it.
+        """
 
     def resume_reading(self) -> None:
         """Undo `pause_reading`."""

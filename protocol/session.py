@@ -67,6 +67,11 @@ NO_KEY: Final = bytes(KEY_BYTES)
 """For a terminal that is not known: the same work and the same bytes, and refused whatever it proves (R35)."""
 
 
+def _no_key(_: Hello) -> bytes | None:
+    """What a session that is over or established asks: nothing."""
+    return None
+
+
 class TerminalSession(SessionBase):
     """A terminal's side; constructing it is the `start` of the table.
 
@@ -78,6 +83,8 @@ class TerminalSession(SessionBase):
         now_ms: monotonic; the handshake must be done 10 s later.
         address: on a line, this terminal's address; 0 on TCP.
     """
+
+    __slots__ = ("_challenge", "_hello", "_hello_header", "_link_key", "_prove_body", "_site", "_transcript")
 
     _DOWN = False
     _TRANSITIONS = TERMINAL_TRANSITIONS
@@ -96,7 +103,11 @@ class TerminalSession(SessionBase):
         super().__init__(State.IDLE, medium, body_bytes_max, address, now_ms)
         self._site = identity.site
         self._link_key = link_key
-        self._hello = Hello(
+        self._hello: Hello | None = None
+        self._challenge: Challenge | None = None
+        self._transcript = b""
+        self._prove_body = b""
+        hello = Hello(
             suite=identity.suite,
             role=Role.TERMINAL,
             medium=medium,
@@ -108,13 +119,12 @@ class TerminalSession(SessionBase):
             terminal_kind=identity.terminal_kind,
             nonce=nonce,
         )
-        self._challenge: Challenge | None = None
-        self._transcript = b""
-        self._prove_body = b""
-        self._hello_header = self._queue(FrameKind.HELLO, self._hello.encode())
+        self._hello = hello
+        self._hello_header = self._queue(FrameKind.HELLO, hello.encode())
         self.state = TERMINAL_TRANSITIONS[State.IDLE, Step.START]
 
     def _answer(self, step: Step, frame: Frame) -> Event | None:
+        assert self._hello is not None
         if step is Step.CHALLENGE:
             challenge = Challenge.decode(frame.body)
             challenge.check_against(self._hello, self._site)
@@ -135,6 +145,10 @@ class TerminalSession(SessionBase):
         keys = SessionKeys.derive(self._link_key, self._transcript)
         return self._establish(keys, self._hello, self._challenge)
 
+    def _forget_handshake(self) -> None:
+        self._hello = self._challenge = None
+        self._link_key = self._transcript = self._prove_body = self._hello_header = b""
+
 
 class FrontEndSession(SessionBase):
     """A front-end's side of one connection (TCP) or one address (line).
@@ -147,6 +161,8 @@ class FrontEndSession(SessionBase):
             or None if it is not enrolled like that (terminal, epoch, key version, class, kind: R40).
         body_bytes_max, now_ms, address: as for a terminal.
     """
+
+    __slots__ = ("_challenge", "_find_key", "_frontend", "_hello", "_nonce", "_site", "_transcript")
 
     _DOWN = True
     _TRANSITIONS = FRONTEND_TRANSITIONS
@@ -171,6 +187,11 @@ class FrontEndSession(SessionBase):
         self._hello: Hello | None = None
         self._challenge: Challenge | None = None
         self._transcript = b""
+
+    def _forget_handshake(self) -> None:
+        self._hello = self._challenge = None
+        self._nonce = self._transcript = b""
+        self._find_key = _no_key
 
     def refuse_busy(self, retry_after_s: int) -> None:
         """No room now: answer REFUSE busy and close.

@@ -91,7 +91,29 @@ Event = Established | Refused | bytes
 
 
 class SessionBase:
-    """What both sides share: framing, sealing, deadlines, last words."""
+    """What both sides share: framing, sealing, deadlines, last words.
+
+    A front-end holds one of these per terminal: slots, and nothing of the handshake once it is over.
+    """
+
+    __slots__ = (
+        "_address",
+        "_deadline_ms",
+        "_decoder",
+        "_is_line",
+        "_medium",
+        "_opener",
+        "_output",
+        "_peer_down_flag",
+        "_sealer",
+        "_unanswered",
+        "body_bytes_max",
+        "dropped_frames",
+        "failure",
+        "reason",
+        "state",
+        "tag_failures",
+    )
 
     _DOWN: bool  # direction of what this side sends
     _TRANSITIONS: Transitions
@@ -288,7 +310,12 @@ class SessionBase:
         self._sealer = Sealer(*(down if self._DOWN else up), self._DOWN)
         self._opener = Opener(*(up if self._DOWN else down))
         self.body_bytes_max = min(hello.body_bytes_max, challenge.body_bytes_max)
+        self._forget_handshake()
         return Established(hello, challenge, self.body_bytes_max)
+
+    def _forget_handshake(self) -> None:
+        """Let go of what only the handshake needed: secrets, and most of what a session weighs."""
+        raise NotImplementedError
 
     def _say_bye(self, code: ByeCode) -> None:
         if self.established and self._sealer is not None:

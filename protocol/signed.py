@@ -243,7 +243,11 @@ def verify_certificate(certificate: Certificate, root_public: bytes, site: int, 
 
 
 def verify_head(head: SignedHead, certificate: Certificate) -> None:
-    """Check a head against a certificate that was verified before: key id, site, signature.
+    """Check a head against a certificate that was verified before: key id, site, signature, and that it was issued
+    while the certificate was valid (both ends inclusive).
+
+    A terminal without a clock can check that too: it ends a ledger that goes on signing with an expired certificate. A
+    thief who backdates is not caught by it; against him stands a raised generation (docs/keys.md).
 
     Raises:
         ProofError: any of them fails.
@@ -254,6 +258,8 @@ def verify_head(head: SignedHead, certificate: Certificate) -> None:
         raise ProofError(f"signed head: site {head.site}, the certificate is for site {certificate.site}")
     signed = sign_context(HEAD_CONTEXT, head.signed_bytes())
     verify_signature(certificate.public_key, head.signature, signed, what="signed head")
+    if not certificate.valid_from_ms <= head.issued_ms <= certificate.valid_to_ms:
+        raise ProofError(f"signed head: issued outside the validity of certificate {certificate.key_id}")
 
 
 def _signer(key: bytes | Signer) -> Signer:

@@ -1,8 +1,13 @@
 """The real runtime keeps what the ports promise: on uvloop and on plain asyncio alike."""
 
+import contextlib
 import os
+import resource
 import signal
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +15,7 @@ import pytest
 
 from onecard_runtime import Runtime, split_address
 from protocol.ports import Stream
+from tests.source_tree import ROOT
 
 BOTH_LOOPS = pytest.mark.parametrize("plain_asyncio", [False, True], ids=["uvloop", "asyncio"])
 
@@ -173,7 +179,8 @@ def test_a_stale_socket_file_is_replaced_and_a_live_one_refused(tmp_path: Path) 
 
     runtime.run(start)
     assert len(refused) == 1
-    Path(path).touch()
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(path)
 
     def start_again(runtime: Runtime) -> None:
         runtime.network.listen(path, lambda: Recorder(lambda *_: None))
@@ -181,6 +188,232 @@ def test_a_stale_socket_file_is_replaced_and_a_live_one_refused(tmp_path: Path) 
 
     Runtime().run(start_again)
     assert stat.S_IMODE(Path(path).parent.stat().st_mode) == 0o700
+
+
+def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    path.write_bytes(b"money")
+    runtime = Runtime()
+    with pytest.raises(FileExistsError, match="no socket"):
+        runtime.network.listen(str(path), lambda: Recorder(lambda *_: None))
+    assert path.read_bytes() == b"money"
+    runtime.close()
+
+
+def test_a_socket_whose_process_hangs_is_not_taken_from_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.sock")
+    with contextlib.ExitStack() as stack:
+        hanging = stack.enter_context(socket.socket(socket.AF_UNIX))
+        hanging.bind(path)
+        hanging.listen(0)
+        for _ in range(2):  # its queue is full; one more would wait for ever
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            waiting.connect_ex(path)
+        runtime = Runtime()
+        with pytest.raises(OSError, match="another process is listening"):
+            runtime.network.listen(path, lambda: Recorder(lambda *_: None))
+        assert Path(path).is_socket()
+        runtime.close()
+
+
+def test_a_listener_leaves_the_socket_of_its_successor_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    runtime = Runtime()
+
+    def start(runtime: Runtime) -> None:
+        listener = runtime.network.listen(str(path), lambda: Recorder(lambda *_: None))
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as successor:
+            successor.bind(str(path))
+            listener.close()
+        runtime.stop()
+
+    runtime.run(start)
+    assert path.is_socket()
+
+
+class Faulty(Recorder):
+    """Raises an OSError, as a handler whose own file cannot be written, where it is told to."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(self._raise)
+        self._where = where
+        if where == "accept":
+            self._raise("accept", self)
+
+    def _raise(self, event: str, _: Recorder) -> None:
+        if event == self._where:
+            raise OSError(f"planted in {event}")
+
+
+@BOTH_LOOPS
+@pytest.mark.parametrize("where", ["accept", "connected", "received", "closed"])
+def test_an_os_error_of_a_handler_is_a_bug_and_not_the_sockets_trouble(plain_asyncio: bool, where: str) -> None:
+    logged: list[str] = []
+    runtime = Runtime(plain_asyncio=plain_asyncio, log=lambda event, /, **facts: logged.append(event))
+
+    def client_event(event: str, handler: Recorder) -> None:
+        if event == "connected":
+            assert handler.stream is not None
+            handler.stream.write(b"tap")
+            runtime.clock.call_at(runtime.clock.monotonic_ms() + 30, handler.stream.close)
+
+    def start(runtime: Runtime) -> None:
+        listener = runtime.network.listen("127.0.0.1:0", lambda: Faulty(where))
+        runtime.network.connect(listener.address(), Recorder(client_event))
+        runtime.clock.call_at(runtime.clock.monotonic_ms() + 3_000, runtime.stop)
+
+    with pytest.raises(OSError, match=f"planted in {where}"):
+        runtime.run(start)
+    assert "callback_failed" in logged
+
+
+@BOTH_LOOPS
+def test_an_os_error_of_a_timer_ends_the_process_too(plain_asyncio: bool) -> None:
+    def bug() -> None:
+        raise OSError("disk")
+
+    def start(runtime: Runtime) -> None:
+        runtime.clock.call_at(0, bug)
+        runtime.clock.call_at(runtime.clock.monotonic_ms() + 1_000, runtime.stop)
+
+    with pytest.raises(OSError, match="disk"):
+        Runtime(plain_asyncio=plain_asyncio).run(start)
+
+
+@BOTH_LOOPS
+def test_out_of_descriptors_the_listener_goes_on_when_there_are_some_again(plain_asyncio: bool) -> None:
+    runtime = Runtime(plain_asyncio=plain_asyncio)
+    handlers: list[Recorder] = []
+    clients = [socket.socket() for _ in range(40)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = socket.socket()
+    last.setblocking(False)
+
+    def echo(event: str, handler: Recorder) -> None:
+        if event == "received":
+            assert handler.stream is not None
+            handler.stream.write(handler.bytes)
+
+    def accept() -> Recorder:
+        handlers.append(Recorder(echo))
+        return handlers[-1]
+
+    def start(runtime: Runtime) -> None:
+        listener = runtime.network.listen("127.0.0.1:0", accept)
+        host, _, port = listener.address().rpartition(":")
+        address = (host, int(port))
+
+        def storm() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, limits[1]))
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(address)
+
+        def relief() -> None:
+            for client in clients:
+                client.close()
+            last.connect_ex(address)
+
+        def say() -> None:
+            last.send(b"tap")
+
+        later = runtime.clock.monotonic_ms
+        runtime.clock.call_at(later() + 50, storm)
+        runtime.clock.call_at(later() + 300, relief)
+        runtime.clock.call_at(later() + 400, say)
+        runtime.clock.call_at(later() + 2_000, runtime.stop)
+
+    try:
+        assert runtime.run(start) == 0
+        assert last.recv(3) == b"tap"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for client in (*clients, last):
+            client.close()
+    assert len(handlers) > 1
+
+
+@BOTH_LOOPS
+def test_a_peer_that_never_reads_fills_our_buffer_and_is_seen_there(plain_asyncio: bool) -> None:
+    runtime = Runtime(plain_asyncio=plain_asyncio)
+    seen: list[int] = []
+    lazy = socket.socket()
+    lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+    def on_event(event: str, handler: Recorder) -> None:
+        stream = handler.stream
+        assert stream is not None
+
+        def look() -> None:
+            seen.append(stream.write_buffer_bytes())
+            stream.abort()
+
+        if event == "connected":
+            stream.write(bytes(16 << 20))
+            runtime.clock.call_at(runtime.clock.monotonic_ms() + 100, look)
+        if event == "closed":
+            runtime.stop()
+
+    def start(runtime: Runtime) -> None:
+        listener = runtime.network.listen("127.0.0.1:0", lambda: Recorder(on_event))
+        host, _, port = listener.address().rpartition(":")
+        lazy.setblocking(False)
+        lazy.connect_ex((host, int(port)))
+
+    runtime.run(start)
+    lazy.close()
+    assert seen[0] > 1 << 20
+
+
+@BOTH_LOOPS
+def test_a_paused_stream_is_read_no_more_until_it_is_resumed(plain_asyncio: bool) -> None:
+    runtime = Runtime(plain_asyncio=plain_asyncio)
+    sizes: list[int] = []
+    eager = socket.socket()
+
+    def on_event(event: str, handler: Recorder) -> None:
+        stream = handler.stream
+        assert stream is not None
+
+        def resume() -> None:
+            sizes.append(len(handler.bytes))
+            stream.resume_reading()
+
+        if event == "received" and not sizes:
+            stream.pause_reading()
+            stream.pause_reading()
+            runtime.clock.call_at(runtime.clock.monotonic_ms() + 100, resume)
+        if event == "received" and len(handler.bytes) == 100_000:
+            sizes.append(len(handler.bytes))
+            runtime.stop()
+
+    def start(runtime: Runtime) -> None:
+        listener = runtime.network.listen("127.0.0.1:0", lambda: Recorder(on_event))
+        host, _, port = listener.address().rpartition(":")
+        eager.connect((host, int(port)))
+        eager.sendall(b"!")
+        runtime.clock.call_at(runtime.clock.monotonic_ms() + 30, lambda: eager.sendall(bytes(99_999)))
+
+    runtime.run(start)
+    eager.close()
+    assert sizes == [1, 100_000]
+
+
+def test_a_server_process_has_descriptors_enough_and_leaves_no_core() -> None:
+    code = (
+        "import resource, onecard_runtime\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "onecard_runtime.limit_process()\n"
+        "wanted = onecard_runtime.DESCRIPTORS_WANTED\n"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted if hard < 0 else min(hard, wanted), hard)\n"
+        "assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONASYNCIODEBUG"}
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, env=environment, timeout=60)
+    assert done.returncode == 0
 
 
 def test_a_signal_becomes_one_callback() -> None:

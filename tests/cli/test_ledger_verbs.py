@@ -158,3 +158,27 @@ def test_a_truncated_ledger_is_exit_code_4(site: Path) -> None:
     changed.close()
     done = onecard_here("ledger", "lost", FIRST_CARD, "--site", site)
     assert done.code == 4
+
+
+def test_a_backup_that_was_put_back_is_declared_by_restore(site: Path) -> None:
+    """R17: until an operator says so the books stay shut; afterwards they verify under a higher generation."""
+    database = site / "data" / "ledger" / "ledger.db"
+    backup = database.read_bytes()
+    ledger(site, "lost", FIRST_CARD)
+    database.write_bytes(backup)
+    assert onecard_here("ledger", "topup", FIRST_CARD, "1.00", "--site", site).code == 4
+    assert "--yes" in onecard_here("ledger", "restore", "--site", site).err
+    told = ledger(site, "restore", "--yes", "--operator", "Li")
+    assert isinstance(told, dict)
+    assert (told["generation"], told["position"]) == (2, 0)
+    ledger(site, "topup", FIRST_CARD, "1.00")
+    found = ledger(site, "verify")
+    assert isinstance(found, dict)
+    assert found["sound"] is True
+
+
+def test_a_served_ledger_is_not_restored(site: Path) -> None:
+    with serving("ledger", "serve", "--site", site):
+        done = onecard_here("ledger", "restore", "--yes", "--site", site)
+    assert done.code == 1
+    assert "stop it" in done.err

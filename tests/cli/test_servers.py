@@ -135,6 +135,8 @@ def test_the_log_is_lines_of_json_and_names_no_key(site: Path) -> None:
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [lines[0]["event"], lines[-1]["event"]] == ["frontend.ready", "frontend.stopped"]
     assert all(line["process"] == "frontend" for line in lines)
+    made = [log, *(path for path in (site / "data" / "frontend").rglob("*") if path.is_file())]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
     assert not re.search("[0-9a-f]{32}", log.read_text())
 
 

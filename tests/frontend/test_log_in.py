@@ -9,7 +9,8 @@ import pytest
 
 from frontend_server.alarms import AlarmKind
 from frontend_server.refusals import Reason
-from protocol.codes import ByeCode, RefuseCode, ReportKind, Suite, TerminalClass, TerminalKind
+from protocol.codes import ByeCode, FrameKind, RefuseCode, ReportKind, Suite, TerminalClass, TerminalKind
+from protocol.frame import pack_header
 from protocol.handshake import HELLO
 from protocol.messages import Time
 from protocol.registry import EnrolledTerminal
@@ -148,6 +149,18 @@ def test_a_terminal_that_falls_silent_is_let_go_after_three_heartbeats(site: Sit
     assert not terminal.is_closed
     site.run(2_000)
     assert terminal.byes() == [ByeCode.IDLE]
+    assert site.server.parts.sessions.online == 0
+
+
+def test_a_terminal_that_dribbles_a_frame_without_end_is_let_go_all_the_same(site: Site) -> None:
+    terminal = site.logged_in()
+    assert terminal.stream is not None
+    frame = pack_header(0x11, FrameKind.SEALED, 0, 3, 4000) + bytes(100)
+    for byte in frame[:20]:
+        if terminal.stream is not None:
+            terminal.stream.write(bytes([byte]))
+        site.run(10_000)
+    assert site.server.parts.metrics.idle_timeouts == 1
     assert site.server.parts.sessions.online == 0
 
 

@@ -13,9 +13,11 @@ from frontend_server.control import REFUSED_LIMIT_MAX
 from frontend_server.refusals import REFUSALS_KEPT
 from frontend_server.server import ServerState
 from frontend_server.terminal import TAKES, TRANSITIONS, Phase
-from protocol.codes import ByeCode
+from protocol.codes import ByeCode, Medium
 from protocol.deny_list import DenyList
+from protocol.limits import BODY_BYTES_MAX_TCP
 from protocol.messages import Heartbeat, Upload
+from protocol.session import TerminalSession
 from tests.frontend.scripted_terminal import purchase_chain
 from tests.frontend.site import ENROLMENT_ID, ControlClient, Site
 from tests.hostile import garbage, garbage_with_head
@@ -47,7 +49,10 @@ class Hostile:
 
 def test_hostile_bytes_end_their_own_connection_and_nothing_else(site: Site) -> None:
     terminal = site.logged_in(records=5)
-    hello = bytes(terminal.session._hello_header) + terminal.session._hello.encode()  # type: ignore[union-attr]
+    claims = TerminalSession(
+        terminal.identity, bytes(16), medium=Medium.TCP, nonce=bytes(16), body_bytes_max=BODY_BYTES_MAX_TCP, now_ms=0
+    )
+    hello = claims.take_output()
     peers = [Hostile(data) for data in garbage(20, 100, 20_000)]
     peers += [Hostile(data) for data in garbage_with_head(hello, 21, 100, 2_000)]
     for peer in peers:
@@ -360,6 +365,20 @@ def test_clients_of_the_control_socket_are_bounded_and_idle_ones_leave(site: Sit
     site.run(310_000)
     assert all(client.is_closed for client in clients)
     assert site.ask(verb="alarms")["ok"]
+
+
+def test_a_control_client_that_is_told_to_go_and_does_not_read_loses_its_place(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = ControlClient(site.host)
+    client.ask(b'{"verb": "status"}\n')
+    site.run()
+    ended = next(iter(site.server._control._clients))
+    monkeypatch.setattr(ended._stream, "close", lambda: None)  # what is queued never leaves
+    ended.end()
+    site.run(site.settings.linger_ms + 200)
+    assert client.is_closed
+    assert not site.server._control._clients
 
 
 def test_stop_is_answered_before_it_stops(site: Site) -> None:

@@ -39,7 +39,7 @@ CERTIFICATE = issue_certificate(
     key_id=9,
     site=SITE,
     valid_from_ms=0,
-    valid_to_ms=1,
+    valid_to_ms=100,
     public_key=SoftwareSigner(LEDGER_SEED).public_key,
 )
 BODY_BYTES = 320  # the smallest allowed: 56 bytes of data in an offer, 304 in a chunk
@@ -188,6 +188,7 @@ class TestReceiver:
             {"head": head_of(V2.content, (1, 2), key_id=10).encode()},
             {"head": head_of(V2.content, (1, 2), site=43).encode()},
             {"head": head_of(V2.content, (1, 2), list_kind=ListKind.PARAMETERS).encode()},
+            {"head": head_of(V2.content, (1, 2), issued_ms=101).encode()},
             {"head": NO_HEAD},
             {"certificate": bytes(120)},
             {"certificate": CERTIFICATE.encode()[:-1] + b"\0"},
@@ -377,7 +378,7 @@ class TestSender:
             key_id=8,
             site=SITE,
             valid_from_ms=0,
-            valid_to_ms=1,
+            valid_to_ms=100,
             public_key=SoftwareSigner(b"O" * 32).public_key,
         )
         held = head_of(OLD.content(), (1, 1), seed=b"O" * 32, key_id=8).encode()

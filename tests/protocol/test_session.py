@@ -21,7 +21,7 @@ from protocol.errors import (
     UnknownFrame,
 )
 from protocol.frame import encode_frame
-from protocol.handshake import Hello, TerminalIdentity
+from protocol.handshake import Challenge, Hello, TerminalIdentity
 from protocol.keys import link_key
 from protocol.limits import (
     BODY_BYTES_MIN,
@@ -596,3 +596,27 @@ class TestLine:
 
 def _facts(identity: TerminalIdentity) -> dict[str, Any]:
     return {name: getattr(identity, name) for name in TerminalIdentity.__dataclass_fields__}
+
+
+def test_established_sessions_keep_nothing_of_the_handshake() -> None:
+    pair = Pair()
+    pair.pump()
+    for side in (pair.terminal, pair.frontend):
+        assert side.established
+        assert not hasattr(side, "__dict__")
+        slots = {name for cls in type(side).__mro__ for name in getattr(cls, "__slots__", ())}
+        kept = [getattr(side, name) for name in sorted(slots)]
+        assert KEY not in kept
+        assert enrolled not in kept
+        assert TERMINAL_NONCE not in kept
+        assert FRONTEND_NONCE not in kept
+        assert not [value for value in kept if isinstance(value, Hello | Challenge)]
+        assert not [value for value in kept if isinstance(value, bytes) and len(value) > 12]
+
+
+def test_a_session_still_answers_after_it_has_forgotten_the_handshake() -> None:
+    pair = Pair()
+    pair.pump()
+    pair.terminal.send(b"up")
+    pair.frontend.send(b"down")
+    assert pair.pump() == ([b"down"], [b"up"])

@@ -60,7 +60,7 @@ def make_head(**changes: Any) -> SignedHead:
         "list_kind": ListKind.DENY,
         "generation": 2,
         "counter": 8,
-        "issued_ms": 1,
+        "issued_ms": FROM_MS,
         "content": bytes(8),
         **changes,
     }
@@ -127,6 +127,18 @@ def test_head_of_another_key_or_site_than_the_certificate_is_refused() -> None:
             verify_head(head, CERTIFICATE)
 
 
+@pytest.mark.parametrize(
+    ("issued_ms", "is_good"), [(FROM_MS - 1, False), (FROM_MS, True), (TO_MS, True), (TO_MS + 1, False)]
+)
+def test_head_issued_outside_the_validity_of_its_certificate_is_refused(issued_ms: int, is_good: bool) -> None:
+    head = make_head(issued_ms=issued_ms)
+    if is_good:
+        verify_head(head, make_certificate())
+        return
+    with pytest.raises(ProofError, match="issued outside the validity"):
+        verify_head(head, make_certificate())
+
+
 def test_no_signature_serves_in_another_context() -> None:
     head = make_head()
     signed = head.signed_bytes()
@@ -155,7 +167,7 @@ def test_hsm_signs_in_the_place_of_a_seed() -> None:
             return self._key.sign(data)
 
     hsm = Hsm()
-    facts = {"key_id": 9, "site": SITE, "list_kind": 1, "generation": 2, "counter": 8, "issued_ms": 1}
+    facts = {"key_id": 9, "site": SITE, "list_kind": 1, "generation": 2, "counter": 8, "issued_ms": FROM_MS}
     assert sign_head(hsm, content=bytes(8), **facts) == make_head()
     assert hsm.asked == 1
 

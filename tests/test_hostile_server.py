@@ -1,0 +1,231 @@
+"""The real server process among hostile clients: its memory stays bounded, good terminals sell (promise 9).
+
+onecard serve      a process, the real runtime, real sockets
+the crowd          silent, half a frame, a byte at a time, garbage, endless handshakes, and one that holds an enrolled
+                   terminal's key, floods, and never reads
+a good till        `onecard sim run`, all the while
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from onecard_keys import KeyFile
+from protocol.codes import FrameKind, Medium, TerminalKind
+from protocol.frame import encode_frame
+from protocol.handshake import TerminalIdentity
+from protocol.limits import BODY_BYTES_MAX_TCP
+from protocol.messages import Baseline, BaselineEntry, Heartbeat
+from protocol.registry import Registry
+from protocol.session import TerminalSession
+from tests.cli.commands import Server, environment, onecard_here, serving, wait_until
+
+SEED: Final = 20_261_122
+GROWTH_KIB_MAX: Final = 32 * 1024
+CROWD: Final = 60  # of each kind
+NEVER_READING: Final = 3
+TAPS: Final = 60
+SALE_SECONDS_MAX: Final = 8
+SILENCE_SECONDS_MAX: Final = 12  # a handshake has ten
+
+
+def rss_kib(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+class Crowd:
+    """Hostile clients of every kind; `push` lets each do its worst for a moment."""
+
+    def __init__(self, address: str, site: Path, drawn: random.Random) -> None:
+        host, _, port = address.rpartition(":")
+        self._address = (host, int(port))
+        self._drawn = drawn
+        self._hello = hello_of(1)
+        self.silent = [self._client() for _ in range(CROWD)]
+        self.halves = [self._client(self._hello[: drawn.randrange(1, 44)]) for _ in range(CROWD)]
+        self.dribbling = [self._client() for _ in range(CROWD)]
+        self.floods = [self._client() for _ in range(CROWD)]
+        self.handshakes = [self._client() for _ in range(CROWD)]
+        self.never_reading = [NeverReading(self._client(), site, terminal) for terminal in range(NEVER_READING)]
+        self._at = 0
+
+    def _client(self, data: bytes = b"") -> socket.socket:
+        made = socket.create_connection(self._address, 5)
+        made.sendall(data)
+        made.setblocking(False)
+        return made
+
+    def push(self) -> None:
+        for one in self.dribbling:
+            send(one, self._hello[:-1][self._at : self._at + 1])  # the last byte never comes
+        self._at += self._at < len(self._hello) - 1
+        for index, one in enumerate(self.floods):
+            if not send(one, self._drawn.randbytes(16_384)):
+                one.close()
+                self.floods[index] = self._client()
+        for index, one in enumerate(self.handshakes):  # HELLO, wrong PROVE, and again
+            prove = encode_frame(FrameKind.PROVE, bytes(16), medium=Medium.TCP, down=False)
+            if not send(one, self._hello + prove):
+                one.close()
+                self.handshakes[index] = self._client()
+        for liar in self.never_reading:
+            liar.push()
+
+    def close(self) -> None:
+        for one in (*self.silent, *self.halves, *self.dribbling, *self.floods, *self.handshakes):
+            one.close()
+        for liar in self.never_reading:
+            liar.stream.close()
+
+
+class NeverReading:
+    """An enrolled terminal, rightly logged in, that asks and asks and takes no answer."""
+
+    def __init__(self, stream: socket.socket, site: Path, index: int) -> None:
+        self.stream = stream
+        self._pending = b""
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        registry = Registry.parse((site / "registry.json").read_bytes())
+        # not the first ones: those are the good till's
+        entry = list(registry)[-1 - index]
+        keys = KeyFile.named(site / "secrets", "terminals").open()
+        identity = TerminalIdentity(
+            site=registry.site, terminal=entry.terminal, epoch=1, key_version=1, terminal_kind=entry.kind
+        )
+        self._session = TerminalSession(
+            identity,
+            keys.key(f"link.{entry.terminal}.1"),
+            medium=Medium.TCP,
+            nonce=bytes(16),
+            body_bytes_max=BODY_BYTES_MAX_TCP,
+            now_ms=0,
+        )
+        stream.setblocking(True)
+        while not self._session.established:
+            stream.sendall(self._session.take_output())
+            self._session.receive(stream.recv(4096), 0)
+        entry_of_epoch = BaselineEntry(1, 1, 1, 1, bytes(8))
+        self._session.send(Baseline(1, entry.terminal, 0, 0, [entry_of_epoch], bytes(8)).encode())
+        stream.setblocking(False)
+
+    def push(self) -> None:
+        if len(self._pending) < 65_536:
+            for _ in range(1_000):
+                self._session.send(Heartbeat(1, 1, 1, 0, 1, 1).encode())
+            self._pending += self._session.take_output()
+        try:
+            self._pending = self._pending[self.stream.send(self._pending) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # cut off, as it must be in the end
+            self._pending = bytes(65_536)
+
+
+def hello_of(terminal: int) -> bytes:
+    identity = TerminalIdentity(site=42, terminal=terminal, epoch=1, key_version=1, terminal_kind=TerminalKind.POS)
+    return TerminalSession(
+        identity, bytes(16), medium=Medium.TCP, nonce=bytes(16), body_bytes_max=BODY_BYTES_MAX_TCP, now_ms=0
+    ).take_output()
+
+
+def send(stream: socket.socket, data: bytes) -> bool:
+    """Whether the server still has the connection."""
+    try:
+        stream.send(data)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def is_closed(stream: socket.socket) -> bool:
+    """Whether the server has ended the connection; what it said before is thrown away."""
+    while select.select([stream], [], [], 0)[0]:
+        try:
+            if not stream.recv(65_536):
+                return True
+        except OSError:
+            return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def hostile_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("hostile") / "s"
+    for arguments in (("init", "--site-id", 42), ("enrol", "-n", 6), ("cards", "-n", 20, "--opening", "90.00")):
+        assert onecard_here("keys", *arguments, "--site", path).code == 0
+    return path
+
+
+@pytest.fixture
+def server(hostile_site: Path) -> Iterator[Server]:
+    with serving("serve", "--site", hostile_site, "--log", hostile_site / "frontend.log") as made:
+        yield made
+        assert made.stop() == 0
+
+
+def test_hostile_clients_cost_bounded_memory_and_good_terminals_sell_all_the_while(
+    server: Server, hostile_site: Path
+) -> None:
+    print("seed", SEED)
+    pid, address = server.process.pid, server.ready["address"]
+    descriptors_before = descriptors(pid)
+    rss_before = rss_kib(pid)
+    crowd = Crowd(address, hostile_site, random.Random(SEED))
+    started = time.monotonic()
+    till = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "onecard", "sim", "run", "--connect", address, "--site", str(hostile_site)),
+            *("--terminals", "2", "--taps", str(TAPS), "--rate", "40", "--json"),
+        ],
+        stdout=subprocess.DEVNULL,
+        env=environment(),
+    )
+    try:
+        peak = rss_before
+        rounds = 0
+        while till.poll() is None and time.monotonic() - started < SALE_SECONDS_MAX:
+            crowd.push()
+            rounds += 1
+            peak = max(peak, rss_kib(pid))
+        assert till.poll() == 0
+        assert rounds > 20
+        assert peak - rss_before <= GROWTH_KIB_MAX, f"{peak - rss_before} KiB in {rounds} rounds"
+        spool = onecard_here("spool", "totals", "--json", "--site", hostile_site).json
+        assert spool["records"] >= TAPS
+        quiet = [*crowd.silent, *crowd.halves, *crowd.dribbling, *crowd.floods, *crowd.handshakes]
+        left_s = SILENCE_SECONDS_MAX - (time.monotonic() - started)
+        wait_until(lambda: all(map(is_closed, quiet)), max(1.0, left_s + 2))
+    finally:
+        crowd.close()
+        if till.poll() is None:
+            till.kill()
+        till.wait()
+    print("peak growth", peak - rss_before, "KiB in", rounds, "rounds")
+    wait_until(lambda: descriptors(pid) <= descriptors_before, 5)
+    counts = onecard_here("status", "--json", "--site", hostile_site).json["counts"]
+    assert counts["connections_now"] == 0
+    assert counts["handshakes_now"] == 0
+    assert counts["handshake_timeouts"] >= 3 * CROWD - 10
+    assert counts["log_ins_refused"] >= CROWD
+    assert counts["protocol_errors"] >= CROWD
+    assert rss_kib(pid) - rss_before <= GROWTH_KIB_MAX
+    refused = json.loads(onecard_here("fleet", "refused", "--json", "--limit", 1, "--site", hostile_site).out)
+    assert refused["refused"][0]["reason"] == "unknown terminal"
