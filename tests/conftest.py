@@ -174,9 +174,7 @@ def _is_ours(pid: int) -> bool:
     """Whether we started it: it is our child, or it carries this session's mark, whoever adopted it."""
     try:
         # The command's name stands in parentheses and may itself contain any character.
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         if int(fields[1]) == os.getpid():
             return True
         return f"{MARK_NAME}={MARK}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -186,9 +184,7 @@ def _is_ours(pid: int) -> bool:
 
 def _describe_process(pid: int) -> str:
     try:
-        command = (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        )
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         command = ""
     return f"process {pid}: {command.strip() or 'a zombie that nobody waited for'}"

@@ -122,9 +122,7 @@ def loads(package: str, root: Path) -> Iterator[str]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_imports_only_what_its_walls_allow(package: str) -> None:
     modules = list(modules_of(package))
-    assert package in {module.name for module in modules}, (
-        f"{package} has no __init__.py: nothing was looked at"
-    )
+    assert package in {module.name for module in modules}, f"{package} has no __init__.py: nothing was looked at"
     assert [found for module in modules for found in crossings(module)] == []
 
 
@@ -237,13 +235,9 @@ def test_a_planted_transitive_load_is_found(tmp_path: Path) -> None:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
     (tmp_path / "ledger_sync" / "ledger.py").touch()
-    (tmp_path / "ledger_sync" / "link.py").write_text(
-        "exec('import ledger_' + 'sync.ledger')\n", encoding="utf-8"
-    )
+    (tmp_path / "ledger_sync" / "link.py").write_text("exec('import ledger_' + 'sync.ledger')\n", encoding="utf-8")
     intake = tmp_path / "frontend_server" / "intake.py"
     intake.write_text("from ledger_sync import link\n", encoding="utf-8")
-    assert list(loads("frontend_server", tmp_path)) == [
-        "importing all of frontend_server loads ledger_sync.ledger"
-    ]
+    assert list(loads("frontend_server", tmp_path)) == ["importing all of frontend_server loads ledger_sync.ledger"]
     intake.unlink()
     assert list(loads("frontend_server", tmp_path)) == []
