@@ -6,18 +6,19 @@ Reports, balances and `verify` open the file read-only, beside a server or witho
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ledger_sync import cli_cards
+from ledger_sync.cli_report import show_conservation, show_merchants, show_report
 from ledger_sync.cli_work import (
     EXAMPLE,
     OPERATOR_UNKNOWN,
     AsJson,
-    Host,
     Operator,
     SitePath,
+    changed_in_place,
     host_of,
     issue_all,
     keys_of,
@@ -90,6 +91,31 @@ def register(
         host.say(f"{told['added']} terminals added, {told['updated']} known before.")
 
 
+@app.command("restore", epilog=EXAMPLE + "onecard ledger restore --operator Li --yes --site canteen")
+def restore(
+    context: typer.Context,
+    site: SitePath = Path(),
+    operator: Operator = OPERATOR_UNKNOWN,
+    yes: Annotated[bool, typer.Option("--yes", help="I have put a backup of the ledger back.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Declare a restored backup (恢复). Front-ends then send again all that came after it. With the server stopped."""
+    from ledger_sync.ledger.errors import VerbRefused
+
+    host = host_of(context)
+    place = host.ledger(site)
+    if not yes:
+        raise VerbRefused("a restore ends what the heads file knows beyond the backup: say --yes")
+    if host.answers(place.admin_socket):
+        raise VerbRefused("the ledger is being served: stop it, put the backup back, then restore")
+    told = changed_in_place(host, place, {"verb": "restore", "operator": operator}, is_restored=True)
+    if as_json:
+        host.emit(told)
+    else:
+        host.say(f"Generation {told['generation']} begins at position {told['position']}.")
+        host.say(f"Next: onecard ledger verify --site {site}, then onecard ledger serve --site {site}")
+
+
 @app.command("report", epilog=EXAMPLE + "onecard ledger report --site canteen")
 def report(
     context: typer.Context,
@@ -106,7 +132,7 @@ def report(
     if as_json:
         host.emit(found)
     else:
-        _show_report(host, found, with_items=items)
+        show_report(host, found, with_items=items)
     if found["conservation"]["difference_cents"] or found["double_posted"]:
         host.complain("the books disagree: run `onecard ledger verify`")
         raise typer.Exit(1)
@@ -124,8 +150,8 @@ def balances(context: typer.Context, site: SitePath = Path(), as_json: AsJson = 
     if as_json:
         host.emit(found)
     else:
-        _show_conservation(host, found["conservation"])
-        _show_merchants(host, found["merchants"])
+        show_conservation(host, found["conservation"])
+        show_merchants(host, found["merchants"])
     if found["conservation"]["difference_cents"]:
         raise typer.Exit(1)
 
@@ -157,50 +183,3 @@ def verify(context: typer.Context, site: SitePath = Path(), as_json: AsJson = Fa
 
 app.registered_commands.extend(cli_cards.app.registered_commands)
 app.add_typer(cli_cards.card, name="card")
-
-
-# -- what people read
-
-
-def _show_report(host: Host, found: dict[str, Any], *, with_items: bool) -> None:
-    counts = found["counts"]
-    host.say(
-        f"Site {found['site']}, generation {found['generation']}, position {found['position']}: "
-        f"{counts['posted']} records posted, {counts['duplicates']} duplicates, {counts['quarantined']} quarantined, "
-        f"{found['double_posted']} posted twice."
-    )
-    records: list[list[object]] = [
-        [one["merchant"], one["count"], host.yuan(one["amount_cents"])] for one in found["records"]["by_merchant"]
-    ]
-    records.append(["all", found["records"]["count"], host.yuan(found["records"]["amount_cents"])])
-    host.table("records held, by merchant (商户)", ["merchant", "records", "yuan"], records)
-    _show_merchants(host, found["merchants"])
-    _show_conservation(host, found["conservation"])
-    rows: list[list[object]] = [
-        [kind, one["items"], one["sequences"], host.yuan(one["amount_cents"]), one["amount_unknown"]]
-        for kind, one in found["open_items"].items()
-        if one["items"]
-    ]
-    host.table("open items", ["kind", "items", "sequences", "yuan", "of unknown amount"], rows)
-    if not with_items:
-        return
-    columns = ["kind", "terminal", "epoch", "first", "last", "amount_cents", "detail"]
-    named: list[list[object]] = [
-        ["" if item.get(name) is None else item[name] for name in columns]
-        for one in found["open_items"].values()
-        for item in one["listed"]
-    ]
-    if named:
-        host.table("open items by name", columns, named)
-
-
-def _show_merchants(host: Host, merchants: list[dict[str, Any]]) -> None:
-    rows: list[list[object]] = [[one["merchant"], host.yuan(one["balance_cents"])] for one in merchants]
-    host.table("owed to merchants", ["merchant", "yuan"], rows)
-
-
-def _show_conservation(host: Host, sums: dict[str, int]) -> None:
-    rows: list[list[object]] = [
-        [name.removesuffix("_cents").replace("_", " "), host.yuan(cents)] for name, cents in sums.items()
-    ]
-    host.table("accounts; sources equal uses when the difference is 0.00", ["account", "yuan"], rows)

@@ -74,6 +74,7 @@ class Host(Protocol):
     def complain(self, sentence: str) -> None: ...
     def cents(self, text: str) -> int: ...
     def yuan(self, cents: int) -> str: ...
+    def day(self, trade_day: int) -> str: ...
     def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None: ...
 
 
@@ -104,18 +105,25 @@ def reader_of(place: LedgerPlace) -> Iterator[apsw.Connection]:
 
 def changed(host: Host, place: LedgerPlace, request: Mapping[str, object]) -> dict[str, Any]:
     """Do a changing verb, by the running server or in place. Raises VerbRefused with what the books say."""
-    from ledger_sync.ledger.errors import VerbRefused
-
     if host.answers(place.admin_socket):
         answer = host.ask(place.admin_socket, request)
     else:
-        answer = _changed_in_place(host, place, request)
+        return changed_in_place(host, place, request)
+    return _done(host, answer)
+
+
+def _done(host: Host, answer: dict[str, Any]) -> dict[str, Any]:
+    from ledger_sync.ledger.errors import VerbRefused
+
     if not answer.pop("ok", False):
         raise VerbRefused(str(answer.get("says", "no reason given")))
     return answer | {"at_ms": host.now_ms()}
 
 
-def _changed_in_place(host: Host, place: LedgerPlace, request: Mapping[str, object]) -> dict[str, Any]:
+def changed_in_place(
+    host: Host, place: LedgerPlace, request: Mapping[str, object], *, is_restored: bool = False
+) -> dict[str, Any]:
+    """Do a changing verb under the ledger's lock, with no server running; raises as `changed`."""
     from ledger_sync.ledger.admin import Admin
     from ledger_sync.ledger.core import Ledger
     from ledger_sync.ledger.errors import LedgerFailure
@@ -123,9 +131,12 @@ def _changed_in_place(host: Host, place: LedgerPlace, request: Mapping[str, obje
     paths = place.paths()
     if not Path(paths.database).exists():
         raise LedgerFailure(f"{paths.database}: there is no ledger yet; `onecard ledger init` makes it")
-    ledger = Ledger.open(paths, keys_of(place), files=host.files, utc_offset_ms=place.utc_offset_ms)
+    ledger = Ledger.open(
+        paths, keys_of(place), files=host.files, utc_offset_ms=place.utc_offset_ms, is_restored=is_restored
+    )
     try:
-        return Admin(ledger, files=host.files, heads_path=paths.heads).run(dict(request), host.now_ms())
+        answer = Admin(ledger, files=host.files, heads_path=paths.heads).run(dict(request), host.now_ms())
+        return _done(host, answer)
     finally:
         ledger.close()
 

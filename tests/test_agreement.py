@@ -43,10 +43,19 @@ def artefacts() -> Artefacts:
                     {"merchant": 102, "count": 2, "amount_cents": 1200},
                 ],
             },
-            "counts": {"duplicates": 0, "postings_by_result": {"posted": 3, "suspense_grey": 1, "noted": 1}},
+            "counts": {
+                "duplicates": 0,
+                "identities": 5,
+                "postings_by_result": {"posted": 3, "suspense_grey": 1, "noted": 1},
+            },
             "open_items": items,
             "double_posted": 0,
-            "conservation": {"difference_cents": 0, "mirror_cents": 10_000},
+            "forks": 0,
+            "merchants": [{"merchant": 101, "balance_cents": 1500}, {"merchant": 102, "balance_cents": 500}],
+            "conservation": {
+                "difference_cents": 0,
+                "mirror_cents": 10_000,
+            },
         },
         "cards": [{"purse_cents": 4_000}, {"purse_cents": 6_700}],
     }
@@ -82,10 +91,22 @@ def spool_counts_another_day(all_: Artefacts) -> None:
 def ledger_loses_a_record(all_: Artefacts) -> None:
     all_["ledger"]["records"]["by_merchant"][0] = {"merchant": 101, "count": 1, "amount_cents": 1000}
     all_["ledger"]["counts"]["postings_by_result"]["posted"] -= 1
+    all_["ledger"]["counts"]["identities"] -= 1
 
 
 def ledger_pays_another_merchant(all_: Artefacts) -> None:
     all_["ledger"]["records"]["by_merchant"][0]["merchant"] = 103
+
+
+def a_fork_stands_in_for_a_lost_record(all_: Artefacts) -> None:
+    ledger_loses_a_record(all_)
+    all_["ledger"]["counts"]["postings_by_result"]["posted_fork"] = 1
+    all_["ledger"]["forks"] = 1
+
+
+def money_goes_to_another_merchant_than_its_record_says(all_: Artefacts) -> None:
+    for one, cents in zip(all_["ledger"]["merchants"], (5, -5), strict=True):
+        one["balance_cents"] += cents
 
 
 def terminal_was_never_acknowledged(all_: Artefacts) -> None:
@@ -123,6 +144,8 @@ def money_under_an_open_item_that_is_not_there(all_: Artefacts) -> None:
         (spool_counts_another_day, "counted"),
         (ledger_loses_a_record, "1 records were made and are nowhere"),
         (ledger_pays_another_merchant, "merchant 103"),
+        (a_fork_stands_in_for_a_lost_record, "1 records were made and are nowhere"),
+        (money_goes_to_another_merchant_than_its_record_says, "merchant 101 is owed 1505 cents for records of 1500"),
         (terminal_was_never_acknowledged, "never acknowledged"),
         (terminal_cannot_read_its_flash, "cannot be read"),
         (posted_twice, "posted twice"),

@@ -44,9 +44,15 @@ class Anchor:
             )
         if data and not data.endswith(b"\n"):
             self.append(b"\n")  # a cut inside a line: its torn beginning stays and counts for nothing
-        for number in range(found.last_operation + 1, operation + 1):
+        last_operation, last_position = found.last_operation, found.last_position
+        lost = _restore_without_head(connection, found)
+        if is_restored and lost is not None:  # a crash cut the restore itself off from its line: it counts from there
+            last_operation, last_position = lost[0] - 1, min(last_position, lost[1])
+        elif lost is not None:
+            raise LedgerDamaged(f"operation {lost[0]}, a restore, is not in the heads file: restore again")
+        for number in range(last_operation + 1, operation + 1):
             self.append(self._operation_line(connection, number))
-        for number in range(found.last_position + 1, position + 1):
+        for number in range(last_position + 1, position + 1):
             self.append(self._batch_line(connection, number))
 
     def _batch_line(self, connection: apsw.Connection, position: int) -> bytes:
@@ -79,3 +85,15 @@ class Anchor:
             arguments=arguments,
             hash_=hash_,
         )
+
+
+def _restore_without_head(connection: apsw.Connection, found: heads.Heads) -> tuple[int, int] | None:
+    """(operation, after position) of the last restore, if the file has another line in its place."""
+    row = connection.execute(
+        "SELECT operation, after_position, hash FROM operations WHERE verb = 'restore' ORDER BY operation DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return None
+    operation, after_position, hash_ = row
+    head = found.operations.get(operation)
+    return None if head is None or head.get("hash") == hash_.hex() else (operation, after_position)

@@ -13,7 +13,7 @@ done but `close` and open again: what is in memory no longer counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
@@ -36,12 +36,14 @@ from ledger_sync.ledger.posting import BatchPoster, Outcome
 from ledger_sync.ledger.schema import open_writer
 from protocol.errors import OutOfRange
 from protocol.limits import RECEIPT_EXCEPTIONS_MAX
+from protocol.link_envelope import LENGTH_BYTES
 from protocol.link_messages import (
     CHAIN_START,
     BatchMessage,
     BatchName,
     Receipt,
     chain_hash,
+    decode_down,
     encode_down,
     result_digest,
 )
@@ -209,7 +211,8 @@ class Ledger:
     def post(self, batch: BatchMessage, now_ms: int) -> Posted:
         """Book a batch whose MAC and digest the caller has verified; returns after COMMIT and heads file.
 
-        The same name gets the receipt it got before.
+        The same name gets the receipt it got before; after a restore (R17) the same under the generation in force,
+        since a front-end that knows of the restore ignores receipts of an earlier one.
 
         Raises:
             BatchConflict: the same rows of the same spool under another digest; nothing was changed.
@@ -218,15 +221,15 @@ class Ledger:
         """
         name = batch.name
         known = self.connection.execute(
-            "SELECT digest, receipt, position FROM batches WHERE frontend = ? AND spool = ? AND first_row = ?"
-            " AND last_row = ?",
+            "SELECT digest, receipt, position, generation FROM batches WHERE frontend = ? AND spool = ?"
+            " AND first_row = ? AND last_row = ?",
             (name.frontend, name.spool_id, name.first_row, name.last_row),
         ).fetchone()
         if known is not None:
-            digest, receipt, position = known
+            digest, receipt, position, generation = known
             if digest != name.digest:
                 raise BatchConflict(frontend=name.frontend, first_row=name.first_row, last_row=name.last_row)
-            return Posted(receipt, position, None)
+            return Posted(receipt if generation == self.generation else self._renewed(receipt), position, None)
         try:
             return self._transaction(lambda: self._post(batch, now_ms))
         except (OverflowError, OutOfRange, ValueError) as error:
@@ -291,6 +294,12 @@ class Ledger:
             exceptions_unlisted=min(len(outcome.exceptions) - len(listed), UNLISTED_MAX),
         )
         return encode_down(receipt, self.keys.signer)
+
+    def _renewed(self, receipt: bytes) -> bytes:
+        """A receipt of an earlier generation, for a batch that survived the restore."""
+        told = decode_down(receipt[LENGTH_BYTES:])
+        assert isinstance(told, Receipt)
+        return encode_down(replace(told, generation=self.generation), self.keys.signer)
 
     # -- operations
 

@@ -9,7 +9,8 @@
     load_in_flight   a load order not yet executed
     completion       a proof booked for an identity whose own record has not come
 
-The amount of a missing stretch is known from the running sums of its neighbours (R5); beyond the last record it is not.
+The amount of a missing stretch is known from the running sums of its neighbours (R5), unless they contradict each
+other: so many records must be able to make so much money. Beyond the last record it is not known.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ WITH firsts AS (
                AS missing_cents
     FROM firsts WINDOW w AS (PARTITION BY terminal, epoch ORDER BY sequence)
 )
-SELECT n.terminal, n.epoch, n.before + 1, n.sequence - 1, n.missing_cents, n.trade_ms, t.merchant
+SELECT n.terminal, n.epoch, n.before + 1, n.sequence - 1,
+       iif(typeof(n.missing_cents) = 'integer' AND n.missing_count BETWEEN 0 AND n.sequence - n.before - 1
+           AND n.missing_cents BETWEEN n.missing_count AND n.missing_count * 4294967295, n.missing_cents, NULL),
+       n.trade_ms, t.merchant, 0
 FROM neighbours n JOIN terminals t ON t.terminal = n.terminal AND t.epoch = n.epoch
 WHERE n.sequence > n.before + 1
 UNION ALL
@@ -46,10 +50,15 @@ SELECT terminal, epoch, highest + 1, next_known - 1, NULL,
        coalesce((SELECT min(b.received_ms) FROM baselines b
                  WHERE b.terminal = t.terminal AND b.epoch = t.epoch AND b.next > t.highest + 1),
                 (SELECT min(s.received_ms) FROM tombstones s
-                 WHERE s.terminal = t.terminal AND s.epoch = t.epoch AND s.last > t.highest), 0), merchant
-FROM terminals t WHERE next_known > highest + 1
+                 WHERE s.terminal = t.terminal AND s.epoch = t.epoch AND s.last > t.highest), 0), merchant, 1
+FROM terminals t WHERE next_known > highest + 1 OR EXISTS (
+    SELECT 1 FROM quarantine q WHERE q.terminal = t.terminal AND q.epoch = t.epoch AND q.last_sequence > t.highest)
+UNION ALL
+SELECT DISTINCT terminal, epoch, 1, 0, NULL, 0, NULL, 1 FROM quarantine q WHERE NOT EXISTS (
+    SELECT 1 FROM terminals t WHERE t.terminal = q.terminal AND t.epoch = q.epoch)
 ORDER BY 1, 2, 3
 """
+"""Stretches without a record. The last of an epoch (is_tail 1) may be empty; what is quarantined may lie beyond it."""
 _QUARANTINED: Final = """
 SELECT terminal, epoch, sequence, last_sequence, type, result, amount_cents, merchant, trade_ms, reason
 FROM quarantine WHERE resolved_position IS NULL ORDER BY terminal, epoch, sequence, item
@@ -142,20 +151,26 @@ def _missing(connection: apsw.Connection, quarantined: list[OpenItem]) -> Iterat
         tombs.setdefault((terminal, epoch), []).append((first, last, since))
     kept: dict[tuple[int, int], list[OpenItem]] = {}
     for item in quarantined:
-        kept.setdefault((item.terminal, item.epoch), []).append(item)
+        if item.count:  # a baseline or tombstone covers no sequence
+            kept.setdefault((item.terminal, item.epoch), []).append(item)
     placed: set[int] = set()
-    for terminal, epoch, first, last, cents, since, merchant in connection.execute(_HOLES):
+    for terminal, epoch, first, last, cents, since, merchant, is_tail in connection.execute(_HOLES):
         key = (terminal, epoch)
         inside = [
-            item for item in kept.get(key, ()) if first <= item.first and item.last <= last and id(item) not in placed
+            item
+            for item in kept.get(key, ())
+            if first <= item.first and (is_tail or item.last <= last) and id(item) not in placed
         ]
         inside = _without_overlaps(inside)
         placed.update(map(id, inside))
         parts = _split(OpenItem("gap", terminal, epoch, first, last, None, merchant, since), inside, tombs.get(key, []))
         _share(cents, inside, parts)
+        if cents is None and not is_tail:
+            for part in parts + inside:
+                part.detail += "; " * bool(part.detail) + "the running sums of its neighbours contradict each other"
         yield from parts
     for item in quarantined:
-        if id(item) not in placed:
+        if item.count and id(item) not in placed:
             stated = "unknown" if item.amount_cents is None else f"{item.amount_cents} cents"
             item.detail += f"; it states {stated} for a sequence that stands otherwise"
             item.amount_cents = 0
@@ -228,9 +243,11 @@ def _rest(connection: apsw.Connection) -> Iterator[OpenItem]:
     ):
         yield OpenItem("suspect", row[0], row[1], row[2], row[2], row[3], row[4], row[5], "moves no money")
     for row in connection.execute(
-        "SELECT c.terminal, c.epoch, c.sequence, c.amount_cents, c.merchant, p.trade_ms FROM completions c"
+        "SELECT c.terminal, c.epoch, c.sequence, c.amount_cents, c.merchant, p.trade_ms,"
+        " EXISTS (SELECT 1 FROM postings o WHERE o.terminal = c.terminal AND o.epoch = c.epoch"
+        " AND o.sequence = c.sequence) FROM completions c"
         " JOIN postings p ON p.posting = c.posting WHERE c.outcome = 'posted' AND c.record IS NULL"
         " AND p.result <> 5 ORDER BY c.posting"
     ):
-        detail = "booked before its own record came"
+        detail = "another record stands under its identity" if row[6] else "booked before its own record came"
         yield OpenItem("completion", row[0], row[1], row[2], row[2], row[3], row[4], row[5], detail)

@@ -217,6 +217,8 @@ class Judge:
         self._look_ups.note_proof(card.number, proof)
         if body.counter > card.top_counter:
             card.top_counter, card.top_balance_cents = body.counter, body.balance_after_cents
+            # Resolving a grey moves nothing on the mirror: without this the counter would be forgotten at a restart.
+            self._books.changed_cards[card.number] = card
 
     # -- bookings
 

@@ -16,19 +16,20 @@ from protocol.rows import PackedRow
 def note(books: Books, keys: LedgerKeys, row: PackedRow, place: Place) -> PostingResult:
     """Keep what one baseline or tombstone row says, if its seal holds; NOTED, or why it is quarantined."""
     state = books.terminals.get((row.terminal, row.epoch))
-    claim = Claim(row.terminal, row.epoch, row.first, row.last, row.payload, row.received_ms)
+    claim = Claim(row.terminal, row.epoch, row.first, row.first - 1, row.payload, row.received_ms)
+    what = f"{RowKind(row.kind).name.lower()} {row.first}–{row.last}"
     if state is None:
         result = PostingResult.QUARANTINED_UNKNOWN_TERMINAL
-        return quarantine(books, None, claim, place, result, "no such terminal and epoch")
+        return quarantine(books, None, claim, place, result, f"{what}: no such terminal and epoch")
     try:
         message = _decode(row)
     except Malformed as error:
-        return quarantine(books, state, claim, place, PostingResult.QUARANTINED_FORMAT, str(error))
+        return quarantine(books, state, claim, place, PostingResult.QUARANTINED_FORMAT, f"{what}: {error}")
     key = keys.seal_key(row.terminal, row.epoch, state.suite)
     sealed, seal = memoryview(row.payload)[:-SEAL_BYTES], row.payload[-SEAL_BYTES:]
     verify = verify_baseline if isinstance(message, Baseline) else verify_tombstone
     if not verify(key, seal, sealed):
-        return quarantine(books, state, claim, place, PostingResult.QUARANTINED_SEAL, "its seal does not hold")
+        return quarantine(books, state, claim, place, PostingResult.QUARANTINED_SEAL, f"{what}: its seal does not hold")
     if isinstance(message, Baseline):
         _note_baseline(books, row, message, place)
     else:

@@ -22,7 +22,11 @@ class Place:
 
 @dataclass(slots=True)
 class Claim:
-    """What a record that cannot be booked says it is; nothing in it is proved."""
+    """What a record that cannot be booked says it is; nothing in it is proved.
+
+    A baseline or tombstone is no record: its claim is empty (`last` = `first` - 1), so it covers no sequence and
+    hides no gap.
+    """
 
     terminal: int
     epoch: int
@@ -32,15 +36,19 @@ class Claim:
     trade_ms: int
 
     @property
+    def is_record(self) -> bool:
+        return self.last >= self.first
+
+    @property
     def type(self) -> int | None:
-        return self.raw[0] if self.raw else None
+        return self.raw[0] if self.raw and self.is_record else None
 
 
 def quarantine(
     books: Books, state: TerminalState | None, claim: Claim, place: Place, result: PostingResult, reason: str
 ) -> PostingResult:
     """Keep the raw record; returns `result`, or DUPLICATE when these very bytes are kept already."""
-    amount, merchant = stated_money(claim.raw)
+    amount, merchant = stated_money(claim.raw) if claim.is_record else (0, None)
     key = books.next_id("quarantine", "item")
     books.connection.execute(
         "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",

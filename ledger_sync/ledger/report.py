@@ -24,19 +24,31 @@ SELECT terminal, epoch, trade_day, merchant, count(*), sum(amount_cents) FROM (
 """Purchases and greys held, one per identity (the first that came): what terminals and spools count too."""
 
 DOUBLE_POSTED: Final = """
-SELECT count(*) FROM (
-    SELECT terminal, epoch, sequence FROM (
-        SELECT terminal, epoch, sequence FROM postings
-        WHERE (type = 1 AND result IN (0, 2, 3, 4)) OR (type = 7 AND result = 6)
-        UNION ALL
-        SELECT c.terminal, c.epoch, c.sequence FROM completions c JOIN postings p ON p.posting = c.posting
-        WHERE c.outcome = 'posted' AND p.result <> 5
-    ) GROUP BY terminal, epoch, sequence HAVING count(*) > 1
+WITH booked AS (
+    SELECT terminal, epoch, sequence, card, counter, result FROM postings WHERE type = 1 AND result IN (0, 2, 3, 4, 5)
     UNION ALL
+    SELECT c.terminal, c.epoch, c.sequence, c.card, c.counter, p.result
+    FROM completions c JOIN postings p ON p.posting = c.posting WHERE c.outcome <> 'nothing new'
+), greys AS (
+    SELECT terminal, epoch, sequence, card FROM suspense WHERE kind = 'grey' AND resolved_position IS NULL
+)
+SELECT count(*) FROM (
+    SELECT terminal, epoch, sequence FROM booked WHERE result <> 5
+    GROUP BY terminal, epoch, sequence HAVING count(*) > 1
+    UNION
+    SELECT terminal, epoch, sequence FROM booked WHERE counter IS NOT NULL
+    GROUP BY terminal, epoch, sequence, card, counter HAVING count(*) > 1
+    UNION
+    SELECT terminal, epoch, sequence FROM greys GROUP BY terminal, epoch, sequence HAVING count(*) > 1
+    UNION
+    SELECT terminal, epoch, sequence FROM (SELECT terminal, epoch, sequence, card FROM booked
+    INTERSECT SELECT terminal, epoch, sequence, card FROM greys)
+    UNION
     SELECT posting, 0, 0 FROM entries WHERE posting IS NOT NULL GROUP BY posting HAVING count(*) > 1
 )
 """
-"""Identities whose money was booked more than once, forks apart; and records with more than one entry."""
+"""Identities whose money was booked more than once (forks apart), card proofs that moved it more than once (forks too),
+greys still set aside beside a booking of their card, and records with more than one entry."""
 
 
 def report(connection: apsw.Connection, *, now_ms: int, with_items: bool = True) -> dict[str, Any]:
@@ -59,6 +71,7 @@ def _report(connection: apsw.Connection, *, now_ms: int, with_items: bool) -> di
         "counts": _counts(connection),
         "records": _records(connection),
         "merchants": _merchants(connection),
+        "merchant_days": _merchant_days(connection),
         "conservation": conservation(connection),
         "open_items": items,
         "forks": connection.execute("SELECT count(*) FROM forks").get,
@@ -92,6 +105,9 @@ def _counts(connection: apsw.Connection) -> dict[str, Any]:
     return {
         "batches": batches, "results": results, "posted": posted, "duplicates": duplicates,
         "quarantined": quarantined, "posted_cents": cents, "postings_by_result": by_result,
+        "identities": connection.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM postings GROUP BY terminal, epoch, sequence)"
+        ).get,
         "cards": connection.execute("SELECT count(*) FROM cards WHERE status <> 'unknown'").get,
         "cards_unknown": connection.execute("SELECT count(*) FROM cards WHERE status = 'unknown'").get,
         "terminals": connection.execute("SELECT count(*) FROM terminals").get,
@@ -128,6 +144,18 @@ def _merchants(connection: apsw.Connection) -> list[dict[str, int]]:
         (int(AccountKind.MERCHANT),),
     )
     return [{"merchant": account & SUBJECT_MASK, "balance_cents": cents} for account, cents in rows]
+
+
+def _merchant_days(connection: apsw.Connection) -> list[dict[str, int]]:
+    """What was cleared to each merchant per booking day (清分)."""
+    rows = connection.execute(
+        "SELECT account, booking_day, sum(amount_cents) FROM entries WHERE account >> 32 = ?"
+        " GROUP BY 2, 1 ORDER BY 2, 1",
+        (int(AccountKind.MERCHANT),),
+    )
+    return [
+        {"merchant": account & SUBJECT_MASK, "booking_day": day, "amount_cents": cents} for account, day, cents in rows
+    ]
 
 
 def conservation(connection: apsw.Connection) -> dict[str, int]:

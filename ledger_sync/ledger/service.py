@@ -49,6 +49,7 @@ T = TypeVar("T")
 
 FRONTENDS_CONNECTED_MAX: Final = 64
 ADMINS_CONNECTED_MAX: Final = 16
+BROADCAST_AGAIN_MS: Final = 1_000  # while our own disk fails
 REPORTS_KEPT_MAX: Final = 100  # what front-ends reported last; all are in the log
 
 
@@ -78,11 +79,12 @@ class LedgerService:
         self._heads_path = heads_path
         self._ledger: Ledger | None = None
         self._listeners: list[Listener] = []
-        self._wires: set[FrontEndWire] = set()
+        self._wires: dict[FrontEndWire, None] = {}  # in the order in which they came, as `stop` ends them
         self._frontends: dict[int, FrontEndWire] = {}
-        self._admins: set[AdminWire] = set()
+        self._admins: dict[AdminWire, None] = {}
         self._reports: deque[dict[str, object]] = deque(maxlen=REPORTS_KEPT_MAX)
         self._is_stopping = False
+        self._is_broadcasting = False
         self.on_stop_verb: Callable[[], None] = lambda: None
         """Called when an operator says stop; the composer calls `stop` and ends the process."""
 
@@ -149,7 +151,7 @@ class LedgerService:
     def opened(self, wire: FrontEndWire) -> bool:
         if self._is_stopping or len(self._wires) >= FRONTENDS_CONNECTED_MAX:
             return False
-        self._wires.add(wire)
+        self._wires[wire] = None
 
         def late() -> None:
             if wire.state is WireState.GREETING:
@@ -247,7 +249,7 @@ class LedgerService:
         self._log("ledger.bad_link_message", alarm=True, frontend=wire.frontend, error=str(error))
 
     def gone(self, wire: FrontEndWire) -> None:
-        self._wires.discard(wire)
+        self._wires.pop(wire, None)
         if self._frontends.get(wire.frontend) is wire:
             del self._frontends[wire.frontend]
             self._log("ledger.frontend_down", frontend=wire.frontend)
@@ -257,11 +259,11 @@ class LedgerService:
     def admin_opened(self, wire: AdminWire) -> bool:
         if self._is_stopping or len(self._admins) >= ADMINS_CONNECTED_MAX:
             return False
-        self._admins.add(wire)
+        self._admins[wire] = None
         return True
 
     def admin_gone(self, wire: AdminWire) -> None:
-        self._admins.discard(wire)
+        self._admins.pop(wire, None)
 
     def requested(self, wire: AdminWire, request: object) -> None:
         """Run one request; a new list version goes to all front-ends before the operator is answered."""
@@ -283,6 +285,7 @@ class LedgerService:
         def answered(done: tuple[dict[str, Any], bytes | None] | None, error: BaseException | None) -> None:
             if done is None:
                 wire.answer(refusal("failed", str(error)))
+                self._broadcast_newest()  # it may have been committed before it failed: a lost card must not wait
                 return
             answer, message = done
             if message is not None:
@@ -299,6 +302,25 @@ class LedgerService:
         for wire in list(self._frontends.values()):
             if wire.state is WireState.UP:
                 wire.send(message)
+
+    def _broadcast_newest(self) -> None:
+        """Send the newest list to everyone, as soon as the ledger works again; who holds it ignores it."""
+        if self._is_broadcasting or self._is_stopping:
+            return
+        self._is_broadcasting = True
+
+        def work(ledger: Ledger) -> bytes | None:
+            newest = catalogue.current(ledger.connection, self._keys, ListKind.DENY)
+            return None if newest is None else encode_down(newest.snapshot(), self._keys.signer)
+
+        def found(message: bytes | None, error: BaseException | None) -> None:
+            self._is_broadcasting = False
+            if message is not None:
+                self._broadcast(message)
+            elif error is not None:
+                self._clock.call_at(self._clock.monotonic_ms() + BROADCAST_AGAIN_MS, self._broadcast_newest)
+
+        self._with_ledger(work, found)
 
     def _refuse_later(self, wire: FrontEndWire, error: BaseException | None) -> None:
         self._log("ledger.try_later", alarm=True, error=str(error))
@@ -320,6 +342,8 @@ class LedgerService:
     def _run(self, work: Callable[[Ledger], T]) -> T:
         """On the executor: open the ledger if need be, and close it after a failure of our own."""
         if self._ledger is None:
+            if self._is_stopping:  # what still comes in must not open again what `stop` has closed
+                raise LedgerFailure("the ledger is stopping")
             self._ledger = self._open_ledger()
         try:
             return work(self._ledger)

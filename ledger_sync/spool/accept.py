@@ -117,8 +117,13 @@ class Acceptor:
                 return previous_seal(records[0])
             return seal_of(records[sequence - found.first])
 
+        is_proved = True
+
         def stored(sequence: int, floor: int) -> tuple[int, bytes] | None:
-            return stored_seal(self._connection, key, sequence, floor)
+            nonlocal is_proved
+            nearest = stored_seal(self._connection, key, sequence, floor)
+            is_proved &= nearest is not None and nearest[0] == sequence
+            return nearest
 
         try:
             same = agree(decision.checks, frame_seal, stored)
@@ -126,14 +131,15 @@ class Acceptor:
             return self._suspect(intake, found, state, str(error))
         if not same:
             return self._suspect(intake, found, state, "another seal is held for the same sequence")
+        new = sum(last - first + 1 for first, last in decision.keep)
+        if not is_proved and new < found.count:
+            self._keep_suspect(intake, found, state)  # pruned: only the ledger can tell a duplicate from a fork (R10)
         if not decision.keep:
             return Outcome(OutcomeKind.DUPLICATE, *state.ack(intake.first_unacknowledged))
         self._epochs.change(*key)
-        new = 0
         for first, last in decision.keep:
             payload = b"".join(records[first - found.first : last - found.first + 1])
             self._keep(replace(intake, payload=payload), summarise(payload), state)
-            new += last - first + 1
         kind = OutcomeKind.ACCEPTED if new == found.count else OutcomeKind.PARTLY
         return Outcome(kind, *state.ack(intake.first_unacknowledged))
 
@@ -187,11 +193,14 @@ class Acceptor:
     # -- suspects -----------------------------------------------------------------------------------------------------
 
     def _suspect(self, intake: RecordsIntake, found: Summary, state: EpochState, why: str) -> Outcome:
+        self._keep_suspect(intake, found, state)
+        return Outcome(OutcomeKind.SUSPECT, *state.ack(intake.first_unacknowledged), reason=why)
+
+    def _keep_suspect(self, intake: RecordsIntake, found: Summary, state: EpochState) -> None:
         """Store beside the ranges: neither ranges nor totals change. The same bytes are stored once."""
         self._write_rows()
-        outcome = Outcome(OutcomeKind.SUSPECT, *state.ack(intake.first_unacknowledged), reason=why)
         if suspect_stored(self._connection, (intake.terminal, intake.epoch), found.last, intake.payload):
-            return outcome
+            return
         times = trade_times(
             found.boots,
             found.uptimes_ds,
@@ -202,7 +211,6 @@ class Acceptor:
             successor_ms=None,
         )
         self._add_row(intake, found, state, RowKind.SUSPECT, times)
-        return outcome
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Each result of docs/protocol.md §11.4, on small books whose every cent is known."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,20 @@ def test_the_same_batch_again_gets_the_same_receipt_byte_for_byte(canteen: Cante
     assert first.receipt == again.receipt == after_restart.receipt
     assert (first.position, again.position, again.outcome) == (1, 1, None)
     assert canteen.ledger.position == 2
+
+
+def test_a_batch_that_survived_a_restore_gets_a_receipt_of_the_generation_in_force(
+    canteen: Canteen, card: Card, till: Till
+) -> None:
+    """R16, R17: a front-end that knows generation 2 ignores receipts of 1, and would send such a batch for ever."""
+    batch = canteen.batch(till.row(till.purchase(card, 350), till.purchase(card, 1, proof=bytes(8))))
+    before = canteen.receipt(canteen.post_batch(batch))
+    canteen.operate("restore")
+    posted = canteen.post_batch(batch)
+    verify_down(posted.receipt[4:], canteen.keys.signer.public_key)
+    assert canteen.receipt(posted) == replace(before, generation=2)
+    assert canteen.post_batch(batch).receipt == posted.receipt
+    assert canteen.balance(MERCHANTS, MERCHANT) == 350
 
 
 def test_the_same_rows_with_another_content_are_refused(canteen: Canteen, card: Card, till: Till) -> None:
@@ -279,8 +294,10 @@ def test_an_unknown_terminal_is_quarantined_and_posts_once_it_is_registered(cant
     assert canteen.post(row, stranger.baseline()) == [0x14] * 3
     canteen.operate("register", terminals=[stranger.registered()])
     assert canteen.post(row) == [0x00, 0x20]
-    assert rows_of(canteen, "SELECT sequence, resolved_position FROM quarantine WHERE type < 3 OR type = 96"
-                            " ORDER BY item") == [(1, 2), (2, 2), (1, None)]  # fmt: skip
+    claims = rows_of(canteen, "SELECT sequence, last_sequence, type, resolved_position FROM quarantine ORDER BY item")
+    assert claims == [
+        (1, 1, 1, 2), (2, 2, 0x60, 2), (1, 0, None, None)  # a baseline is no record and claims no sequence
+    ]  # fmt: skip
 
 
 def test_an_epoch_that_was_never_enrolled_is_unknown(canteen: Canteen, card: Card) -> None:

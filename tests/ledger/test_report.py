@@ -169,3 +169,95 @@ def test_a_double_booking_planted_in_the_file_is_counted(canteen: Canteen) -> No
                        " amount_cents, balance_cents, merchant, running_count, running_sum_cents, trade_ms, trade_day,"
                        " booking_day, position, row_id, record_index FROM postings WHERE posting = 1")  # fmt: skip
     assert report(connection, now_ms=NOW_MS)["double_posted"] == 1
+
+
+def test_a_quarantined_record_that_is_the_last_one_brings_its_amount_too(canteen: Canteen) -> None:
+    card, till = Card(1), Till(5)
+    canteen.post(till.row(till.purchase(card, 5)), till.row(till.purchase(card, 30, proof=bytes(8))))
+    found = reported(canteen)
+    assert item(found, "quarantine") == (2, 2, 30)
+    assert found["open_items"]["quarantine"]["by_merchant"] == {str(MERCHANT): 30}
+    canteen.post(till.row(till.purchase(card, 200)), till.baseline())
+    assert item(reported(canteen), "quarantine") == (2, 2, 30)
+
+
+def test_the_money_of_an_unknown_terminal_is_open_under_its_merchant(canteen: Canteen) -> None:
+    card, till = Card(1), Till(99, merchant=77)
+    canteen.post(till.baseline(), till.row(till.purchase(card, 5), till.grey(card, 30)), till.tombstone(3, 3))
+    quarantine = reported(canteen)["open_items"]["quarantine"]
+    assert (quarantine["items"], quarantine["sequences"], quarantine["amount_cents"]) == (4, 2, 35)
+    assert quarantine["by_merchant"] == {"0": 0, "77": 35}
+    assert quarantine["listed"][0]["detail"] == "result 14, no type: baseline 1–1: no such terminal and epoch"
+
+
+@pytest.mark.parametrize("kind", ["baseline", "tombstone"])
+def test_a_forged_baseline_or_tombstone_hides_no_gap(canteen: Canteen, kind: str) -> None:
+    card, till = Card(1), Till(5)
+    for cents in (1, 20, 300):
+        till.purchase(card, cents)
+    forged = bytearray(till.baseline() if kind == "baseline" else till.tombstone(2, 2))
+    forged[-1] ^= 1
+    canteen.post(till.row(till.records[1]), bytes(forged), till.row(till.records[3]))
+    found = reported(canteen)
+    assert (item(found, "gap"), found["open_items"]["gap"]["items"]) == ((2, 2, 20), 1)
+    assert found["open_items"]["quarantine"]["amount_cents"] == 0
+    assert list(missing_ranges(canteen.ledger.connection)) == [(5, 1, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("start_cents", "count", "sum_cents"),
+    [(2**63 - 100, 2, -(2**63)), (1_000, 2, 0), (0, 2, 7 + 2**32), (0, 4, 50), (0, 1, 50), (0, 2, 7)],
+    ids=["overflow", "fall", "more than one record holds", "more records than fit", "cents of none", "no cents"],
+)
+def test_neighbours_whose_running_sums_contradict_each_other_name_no_amount(
+    canteen: Canteen, start_cents: int, count: int, sum_cents: int
+) -> None:
+    """Records 1 and 4; what 2 and 3 came to follows from the sums that 1 and 4 state, if those can be true at all."""
+    card, till = Card(1), Till(5)
+    till.sum_cents = start_cents
+    first = till.purchase(card, 7)
+    lost = till.row(till.purchase(card, 10, proof=bytes(8)))
+    till.next, till.count, till.sum_cents = 4, count, sum_cents
+    canteen.post(till.row(first), till.row(till.purchase(card, 3)))
+    found = reported(canteen)
+    assert item(found, "gap") == (2, 3, None)
+    assert found["open_items"]["gap"]["amount_unknown"] == 1
+    assert "contradict" in found["open_items"]["gap"]["listed"][0]["detail"]
+    canteen.post(lost)
+    found = reported(canteen)
+    assert (item(found, "gap"), item(found, "quarantine")) == ((3, 3, None), (2, 2, 10))
+
+
+@pytest.mark.parametrize("is_grey_first", [True, False])
+def test_a_grey_and_another_cards_proof_of_its_identity_are_two_open_items_and_no_double_booking(
+    canteen: Canteen, is_grey_first: bool
+) -> None:
+    till, other = Till(5), Till(6, merchant=9002)
+    grey = till.row(till.grey(Card(1), 40))
+    completion = other.row(other.completion(Card(2).debit(till, 33, sequence=1)))
+    canteen.post(*((grey, completion) if is_grey_first else (completion, grey)))
+    found = reported(canteen)
+    assert (item(found, "grey"), item(found, "completion")) == ((1, 1, 40), (1, 1, 33))
+    assert found["open_items"]["completion"]["listed"][0]["detail"] == "another record stands under its identity"
+
+
+PLANTED = {
+    "a fork with the proof of its other seal": (
+        "INSERT INTO postings SELECT 99, terminal, epoch, sequence, X'00', type, 5, card, counter, amount_cents,"
+        " balance_cents, merchant, running_count, running_sum_cents, trade_ms, trade_day, booking_day, position,"
+        " row_id, record_index FROM postings WHERE posting = 1"
+    ),
+    "a grey beside the booking of its card": (
+        "INSERT INTO suspense SELECT 1, 'grey', terminal, epoch, sequence, card, 0, amount_cents, merchant, trade_ms,"
+        " NULL, NULL FROM postings WHERE posting = 1"
+    ),
+    "a second entry": "INSERT INTO entries SELECT 99, 1, NULL, 1, account, booking_day, 1 FROM entries LIMIT 1",
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_every_way_to_book_twice_is_counted(canteen: Canteen, planted: str) -> None:
+    card, till = Card(1), Till(5)
+    canteen.post(till.row(till.purchase(card, 100)))
+    canteen.ledger.connection.execute(PLANTED[planted])
+    assert report(canteen.ledger.connection, now_ms=NOW_MS)["double_posted"] == 1

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from ledger_sync.spool import AnchorIntake, Batch, OutcomeKind, Spool
+from protocol.codes import RowKind
 from protocol.link_batch import batch_digest
 from protocol.link_messages import Receipt
+from protocol.rows import decode
 from tests.spool.kit import DAY_MS, FRONTEND, NOW_MS, ListLog, Terminal, append_one, open_spool, receipt_for
 
 
@@ -88,6 +90,24 @@ def test_the_watermark_never_passes_a_hole(spool: Spool) -> None:
     spool.append([terminal.frame(1, 4), terminal.frame(9, 12)])
     spool.settle(receipt_for(claimed(spool)))
     assert append_one(spool, terminal.frame(5, 6)).settled == 4
+
+
+@pytest.mark.parametrize("last", [5, 6, 8, 10])
+def test_a_fork_of_pruned_records_is_acknowledged_but_never_dropped(spool: Spool, last: int) -> None:
+    """R10: nothing is left to compare 3…6 with, so the ledger must see them; each frame is kept once."""
+    terminal = filled(spool, frames=2)
+    spool.settle(receipt_for(claimed(spool)))
+    assert spool.prune(NOW_MS + 100 * DAY_MS) == 2
+    totals = spool.totals()
+    frame = (terminal if last == 5 else terminal.forked(2)).frame(3, last)
+    if last <= 6:
+        for _ in range(2):
+            assert append_one(spool, frame).kind is OutcomeKind.DUPLICATE
+    else:
+        assert append_one(spool, frame).kind is OutcomeKind.SUSPECT  # the seal at the end of the range is never pruned
+    assert [decode(row).payload for _, row in claimed(spool).rows] == [frame.payload]
+    assert decode(claimed(spool).rows[0][1]).kind == RowKind.SUSPECT
+    assert spool.totals() == totals
 
 
 def test_a_record_that_lifts_a_tombstone_is_not_settled_by_the_tombstones_receipt(spool: Spool) -> None:
