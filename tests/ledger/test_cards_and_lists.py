@@ -1,5 +1,6 @@
 """Cards, load orders, and deny-list versions that only rise (R22, R27, R28)."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,28 +112,27 @@ def test_versions_only_rise_whatever_happens_and_across_restarts(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     directory = tmp_path_factory.mktemp("versions")
-    canteen = Canteen(directory, cards=[Card(1), Card(2), Card(3)])
-    highest = newest(canteen).version
-    denied: set[int] = set()
-    for _ in range(data.draw(st.integers(1, 10))):
-        verb = data.draw(st.sampled_from(["lost", "release", "cancel", "reopen", "restore"]))
-        card = data.draw(st.integers(1, 3))
-        if verb == "reopen":
-            canteen.reopen()
-        elif verb == "restore":
-            canteen.operate("restore")
-            assert newest(canteen).version > highest
-        else:
-            try:
-                canteen.operate(verb, card=card)
-            except VerbRefused:
-                pass
-            else:
-                denied = denied - {card} if verb == "release" else denied | {card}
-        assert newest(canteen).version >= highest
-        assert set(cards_denied(canteen)) == denied
+    with contextlib.closing(Canteen(directory, cards=[Card(1), Card(2), Card(3)])) as canteen:
         highest = newest(canteen).version
-    canteen.close()
+        denied: set[int] = set()
+        for _ in range(data.draw(st.integers(1, 10))):
+            verb = data.draw(st.sampled_from(["lost", "release", "cancel", "reopen", "restore"]))
+            card = data.draw(st.integers(1, 3))
+            if verb == "reopen":
+                canteen.reopen()
+            elif verb == "restore":
+                canteen.operate("restore")
+                assert newest(canteen).version > highest
+            else:
+                try:
+                    canteen.operate(verb, card=card)
+                except VerbRefused:
+                    pass
+                else:
+                    denied = denied - {card} if verb == "release" else denied | {card}
+            assert newest(canteen).version >= highest
+            assert set(cards_denied(canteen)) == denied
+            highest = newest(canteen).version
     shutil.rmtree(directory)
 
 
