@@ -29,7 +29,7 @@ from typing import Final
 from onecard_runtime import RealFiles, RealRandom
 from onecard_site import SITE_FILE_NAME, SiteError, SiteFile
 from protocol.cards.image import AesCardImage, CardKeys
-from protocol.codes import CardKind, Suite, TerminalClass, TerminalKind
+from protocol.codes import CardKind, ProofSuite, Suite, TerminalClass, TerminalKind
 from protocol.errors import ProtocolError
 from protocol.keys import card_key, link_key, seal_key
 from protocol.keystore import NONCE_BYTES, SALT_BYTES, Keystore, open_keystore, seal_keystore, unlock_secret_of
@@ -153,8 +153,16 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
     RealFiles().replace(str(site_file), _site_text(site, time_zone, root.public_key).encode())
 
 
-def enrol(site: SiteFile, *, count: int, kind: TerminalKind, merchants: int) -> list[int]:
-    """Enrol `count` new terminals; their merchants are taken in turn. Returns their numbers (R40)."""
+def enrol(
+    site: SiteFile,
+    *,
+    count: int,
+    kind: TerminalKind,
+    merchants: int,
+    suite: Suite = Suite.A,
+    proof_suite: ProofSuite = ProofSuite.AES_CMAC,
+) -> list[int]:
+    """Enrol `count` new terminals, whose suites are fixed by it; merchants in turn. Returns their numbers (R40)."""
     registry_path = site.path(site.site.registry)
     registry = Registry.parse(registry_path.read_bytes())
     masters = KeyFile.named(site.path(OFFLINE), "enrolment").open()
@@ -169,11 +177,12 @@ def enrol(site: SiteFile, *, count: int, kind: TerminalKind, merchants: int) -> 
                 terminal_class=TerminalClass.TERMINAL,
                 kind=kind,
                 epoch=1,
-                suite=Suite.A,
+                suite=suite,
                 key_version=1,
                 enrolment_id=_fresh(ENROLMENT_ID_BYTES),
                 merchant=FIRST_MERCHANT + offset % merchants,
                 name=f"till {terminal}",
+                proof_suite=proof_suite,
             )
         )
         _provision(provisioned, masters, registry.terminals[terminal])
@@ -186,9 +195,11 @@ def _provision(store: Keystore, masters: Keystore, entry: EnrolledTerminal) -> N
     link_master = masters.key(f"link_master.{entry.key_version}")
     number, epoch = entry.terminal, entry.epoch
     store.keys[f"link.{number}.{epoch}"] = link_key(
-        link_master, terminal=number, epoch=epoch, key_version=entry.key_version
+        link_master, terminal=number, epoch=epoch, key_version=entry.key_version, suite=entry.suite
     )
-    store.keys[f"seal.{number}.{epoch}"] = seal_key(masters.key("seal_master.1"), terminal=number, epoch=epoch)
+    store.keys[f"seal.{number}.{epoch}"] = seal_key(
+        masters.key("seal_master.1"), terminal=number, epoch=epoch, proof_suite=entry.proof_suite
+    )
 
 
 def personalise(site: SiteFile, *, count: int, opening_cents: int, progress: Progress | None = None) -> int:

@@ -37,6 +37,13 @@ class Kind(Enum):
     LOAD_STATION = "load_station"
 
 
+class SuiteName(Enum):
+    """What a terminal's link or proofs are made with."""
+
+    A = "A"
+    B = "B"
+
+
 @app.command(epilog=EXAMPLE + "onecard keys init --site canteen --site-id 42 --time-zone Asia/Shanghai")
 def init(
     context: typer.Context,
@@ -63,20 +70,33 @@ def init(
 @app.command(epilog=EXAMPLE + "onecard keys enrol --terminals 20 --kind pos --merchants 4 --site canteen")
 def enrol(
     context: typer.Context,
+    *,
     site: SitePath = Path(),
     terminals: Annotated[int, typer.Option("--terminals", "-n", min=1, max=100_000, help="How many new ones.")] = 1,
     kind: Annotated[Kind, typer.Option(help="What they are.")] = Kind.POS,
     merchants: Annotated[int, typer.Option(min=1, max=10_000, help="Merchants (商户) that get them in turn.")] = 1,
+    suite: Annotated[SuiteName, typer.Option(help="A: AES. B: SM4 (国密). Fixed for this enrolment.")] = SuiteName.A,
+    proof_suite: Annotated[
+        SuiteName | None, typer.Option(help="Of the seals on its records (流水), where it is not that of the link.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Enrol new terminals (机具入网). Each gets its line in the registry, a link key and a seal key."""
     from onecard_keys import enrol as enrol_terminals
-    from protocol.codes import TerminalKind
+    from protocol.codes import ProofSuite, Suite, TerminalKind
 
     host = _host(context)
-    made = enrol_terminals(host.site(site), count=terminals, kind=TerminalKind[kind.value.upper()], merchants=merchants)
+    proofs = proof_suite or suite
+    made = enrol_terminals(
+        host.site(site),
+        count=terminals,
+        kind=TerminalKind[kind.value.upper()],
+        merchants=merchants,
+        suite=Suite[suite.value],
+        proof_suite=ProofSuite.SM4_CMAC if proofs is SuiteName.B else ProofSuite.AES_CMAC,
+    )
     if as_json:
-        host.emit({"terminals": made, "kind": kind.value})
+        host.emit({"terminals": made, "kind": kind.value, "suite": suite.value, "proof_suite": proofs.value})
         return
     host.say(f"Enrolled {len(made)} {kind.value} terminals: {made[0]} to {made[-1]}.")
     host.say("A front-end that runs takes them up within seconds; tell the ledger: onecard ledger register")

@@ -23,7 +23,9 @@ class Admission:
     def find_key(self, hello: Hello) -> tuple[bytes, Reason | None]:
         """The link key of what is claimed, and why it is refused all the same, or None."""
         master = self._keys.link_master(hello.key_version)
-        key = link_key(master, terminal=hello.terminal, epoch=hello.epoch, key_version=hello.key_version)
+        key = link_key(
+            master, terminal=hello.terminal, epoch=hello.epoch, key_version=hello.key_version, suite=hello.suite
+        )
         return key, self._why_not(hello)
 
     def _why_not(self, hello: Hello) -> Reason | None:

@@ -15,10 +15,10 @@ from frontend_server.parts import Parts
 from frontend_server.refusals import Reason, Refusal
 from frontend_server.sessions import LiveSession, TerminalStatus
 from frontend_server.timers import Deadline
-from protocol.codes import ByeCode, FrameKind, Medium, RefuseCode, ReportKind, Suite
+from protocol.codes import ByeCode, FrameKind, Medium, RefuseCode, ReportKind
 from protocol.errors import RemoteError, TagError
 from protocol.frame import encode_frame
-from protocol.handshake import NONCE_BYTES, Hello, encode_refuse
+from protocol.handshake import NONCE_BYTES, Hello, encode_refuse, suite_is_spoken
 from protocol.limits import BODY_BYTES_MAX_TCP
 from protocol.ports import Stream
 from protocol.session import Established, FrontEndSession, Refused, State
@@ -195,7 +195,8 @@ class Connection(LiveSession):
         parts, hello = self._parts, event.hello
         reason = self._reason
         if hello is not None and hello.unwelcome(Medium.TCP) is not None and reason is not Reason.UNKNOWN_TERMINAL:
-            reason = Reason.WRONG_SUITE if hello.suite != Suite.A else Reason.NOT_WELCOME
+            is_spoken = suite_is_spoken(hello.suite, Medium.TCP)
+            reason = Reason.NOT_WELCOME if is_spoken else Reason.WRONG_SUITE
         if reason is None:
             reason = Reason.WRONG_PROOF
         parts.metrics.log_ins_refused += 1

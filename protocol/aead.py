@@ -1,26 +1,35 @@
-"""Sealing and opening of frames (docs/protocol.md §5, R33, R34). Suite A: AES-128-CCM. Pure.
+"""Sealing and opening of frames (docs/protocol.md §5, R33, R34). Pure.
 
-    nonce = salt(5) ‖ counter u64; associated data = the 12 header bytes; tag 16 bytes (TCP) or 8 (line)
+    suite A   AES-128-CCM   nonce = salt(5) ‖ counter u64                tag 16 bytes (TCP) or 8 (line)
+    suite B   SM4-GCM       nonce = first 4 bytes of salt ‖ counter u64  tag 16 bytes; TCP only
+
+Associated data are the 12 header bytes. The suite chooses the cipher object once, when a Sealer or Opener is made.
 
 One Sealer or Opener per direction and session; the counter starts at 0 and never repeats a value.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
+from cryptography.hazmat.primitives.ciphers.algorithms import SM4
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
-from protocol.codes import FrameKind, Medium
+from protocol.codes import FrameKind, Medium, Suite
 from protocol.errors import CounterError, Disposition, OutOfRange, RemoteError, StateMisuse, TagError
 from protocol.frame import LINE_ADDRESS_MAX, Frame, close_frame, flags_of, pack_header, tag_bytes
 from protocol.limits import BODY_BYTES_MAX_LINE, BODY_BYTES_MAX_TCP, SESSION_FRAMES_MAX
 from protocol.mac import KEY_BYTES
 
 SALT_BYTES: Final = 5
+GCM_SALT_BYTES: Final = 4  # what a GCM nonce of 12 bytes leaves beside the counter
+GCM_TAG_BYTES: Final = 16
 COUNTER_BYTES: Final = 8
 _SEALED: Final = int(FrameKind.SEALED)
+_Buffer = bytes | bytearray | memoryview
 
 
 class Repeated(RemoteError):
@@ -34,10 +43,43 @@ def medium_body_bytes_max(medium: Medium) -> int:
     return BODY_BYTES_MAX_LINE if medium == Medium.LINE else BODY_BYTES_MAX_TCP
 
 
-def _cipher(key: bytes, salt: bytes, medium: Medium) -> AESCCM:
+class _Aead(Protocol):
+    """What both suites' ciphers do; the names are those of `cryptography`'s AEAD classes."""
+
+    def encrypt(self, nonce: bytes, data: _Buffer, associated_data: bytes, /) -> bytes: ...
+
+    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes: ...
+
+
+class _Sm4Gcm:
+    """SM4-GCM (GB/T 32907, RFC 8998), for which the library has no AEAD class: one context per frame."""
+
+    __slots__ = ("_algorithm",)
+
+    def __init__(self, key: bytes) -> None:
+        self._algorithm = SM4(key)
+
+    def encrypt(self, nonce: bytes, data: _Buffer, associated_data: bytes, /) -> bytes:
+        context = Cipher(self._algorithm, GCM(nonce)).encryptor()
+        context.authenticate_additional_data(associated_data)
+        return context.update(data) + context.finalize() + context.tag
+
+    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes:
+        """Raises InvalidTag; what was decrypted until then is never given out."""
+        context = Cipher(self._algorithm, GCM(nonce, data[-GCM_TAG_BYTES:])).decryptor()
+        context.authenticate_additional_data(associated_data)
+        return context.update(data[:-GCM_TAG_BYTES]) + context.finalize()
+
+
+def _cipher(key: bytes, salt: bytes, medium: Medium, suite: int) -> tuple[_Aead, bytes]:
+    """The cipher of a suite, and as much of the salt as its nonces take."""
     if len(key) != KEY_BYTES or len(salt) != SALT_BYTES:
         raise OutOfRange(f"a key of {len(key)} bytes with a salt of {len(salt)}")
-    return AESCCM(key, tag_length=tag_bytes(medium))
+    if suite == Suite.A:
+        return AESCCM(key, tag_length=tag_bytes(medium)), salt
+    if suite == Suite.B and medium == Medium.TCP:
+        return _Sm4Gcm(key), salt[:GCM_SALT_BYTES]
+    raise OutOfRange(f"suite {suite:02x} on {medium.name} is reserved")
 
 
 class Sealer:
@@ -54,9 +96,16 @@ class Sealer:
         "counter",
     )
 
-    def __init__(self, key: bytes, salt: bytes, medium: Medium, down: bool) -> None:  # noqa: FBT001  # a direction
-        self._cipher = _cipher(key, salt, medium)
-        self._salt = salt
+    def __init__(
+        self,
+        key: bytes,
+        salt: bytes,
+        medium: Medium,
+        down: bool,  # noqa: FBT001  # a direction
+        *,
+        suite: int = Suite.A,
+    ) -> None:
+        self._cipher, self._salt = _cipher(key, salt, medium, suite)
         self._medium = medium
         self._flags = flags_of(_SEALED, medium, down=down)
         self._address_min, self._address_max = (1, LINE_ADDRESS_MAX) if medium == Medium.LINE else (0, 0)
@@ -64,7 +113,7 @@ class Sealer:
         self.counter = 0
         """Frames sealed so far, which is the counter of the next."""
 
-    def seal(self, body: bytes | bytearray | memoryview, address: int = 0) -> bytes:
+    def seal(self, body: _Buffer, address: int = 0) -> bytes:
         """The whole frame around `body`.
 
         Raises:
@@ -93,9 +142,8 @@ class Opener:
 
     __slots__ = ("_cipher", "_is_line", "_last", "_salt", "counter")
 
-    def __init__(self, key: bytes, salt: bytes, medium: Medium) -> None:
-        self._cipher = _cipher(key, salt, medium)
-        self._salt = salt
+    def __init__(self, key: bytes, salt: bytes, medium: Medium, *, suite: int = Suite.A) -> None:
+        self._cipher, self._salt = _cipher(key, salt, medium, suite)
         self._is_line = medium == Medium.LINE
         self._last: tuple[bytes, bytes, bytes] | None = None  # header, body, tag; kept on a line only
         self.counter = 0

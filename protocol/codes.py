@@ -11,7 +11,7 @@ class Suite(IntEnum):
     A = 0x01
     """AES-128-CCM and AES-CMAC."""
     B = 0x02
-    """SM4."""
+    """SM4-GCM and SM4-CMAC; TCP only."""
     A_X25519 = 0x11
     """Reserved."""
     B_SM2 = 0x12
@@ -19,7 +19,7 @@ class Suite(IntEnum):
 
 
 class ProofSuite(IntEnum):
-    """Algorithm of a record's seal and card proof; independent of the link (R3)."""
+    """Algorithm of every use of a terminal's seal key, fixed at enrolment; independent of the link (R3)."""
 
     AES_CMAC = 0x01
     SM4_CMAC = 0x02

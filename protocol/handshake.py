@@ -29,6 +29,11 @@ SALT_BITS: Final = 40
 RETRY_AFTER_S_MAX: Final = 0xFFFF
 
 
+def suite_is_spoken(suite: int, medium: Medium) -> bool:
+    """Whether version 1 speaks a suite on a medium: A on both, B on TCP; all else is reserved (docs/protocol.md §5)."""
+    return suite == Suite.A or (suite == Suite.B and medium == Medium.TCP)
+
+
 @dataclass(frozen=True, slots=True)
 class TerminalIdentity:
     """What enrolment has provisioned in a terminal (R40); the link key is kept elsewhere."""
@@ -90,8 +95,8 @@ class Hello:
 
     def unwelcome(self, medium: Medium) -> str | None:
         """Why version 1 refuses this HELLO whatever its proof, or None; for the log, not the wire (R35)."""
-        if self.suite != Suite.A:
-            return f"suite {self.suite:02x}"
+        if not suite_is_spoken(self.suite, medium):
+            return f"suite {self.suite:02x} on {medium.name}"
         if self.role != Role.TERMINAL:
             return f"role {self.role:02x}"
         if self.medium != medium:
@@ -195,7 +200,7 @@ def frontend_proof(link_key: bytes, transcript: bytes, prove_body: bytes, *, sui
 
 @dataclass(frozen=True, slots=True)
 class SessionKeys:
-    """AEAD keys (16 bytes) and nonce salts (5 bytes) of one session, one pair per direction; never shown."""
+    """AEAD keys (16 bytes) and nonce salts (5 bytes) of one session and suite, a pair per direction; never shown."""
 
     up_key: bytes
     up_salt: bytes

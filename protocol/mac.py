@@ -21,7 +21,10 @@ SEAL_BYTES: Final = 8  # RULES R2, R3: leftmost bytes of the CMAC
 
 
 class MacKey:
-    """A CMAC key ready for many messages; never shows its bytes."""
+    """A CMAC key ready for many messages; never shows its bytes.
+
+    `suite`: of a link or of proofs, their numbers are the same: `02` is SM4, anything else AES.
+    """
 
     __slots__ = ("_keyed",)
 

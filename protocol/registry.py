@@ -8,8 +8,10 @@ line; it holds no secrets:
      "enrolment_id": "0011223344556677", "merchant": 9001, "name": "canteen 2, till 4",
      "closed": [{"epoch": 1, "enrolment_id": "8899aabbccddeeff"}]}
 
-(one line; folded here). A closed epoch keeps its enrolment id, without which the first seal of its chain could not
-be checked when its records are read out late (R11). Kinds later than this program are written as numbers.
+(one line; folded here). `suite` is that of the link. A terminal, and each closed epoch, whose records are sealed with
+SM4 has `"proof_suite": "sm4_cmac"` besides; where the field is missing it is `aes_cmac`. Both are fixed for an epoch.
+A closed epoch keeps its enrolment id, without which the first seal of its chain could not be checked when its records
+are read out late (R11). Kinds later than this program are written as numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeVar
 
-from protocol.codes import TERMINAL_KIND_MAX, Suite, TerminalClass, TerminalKind
+from protocol.codes import TERMINAL_KIND_MAX, ProofSuite, Suite, TerminalClass, TerminalKind
 from protocol.errors import DamagedData, Malformed, OutOfRange, TooLong
 
 T = TypeVar("T")
@@ -50,10 +52,13 @@ _FIELDS: Final = (
     "closed",
 )
 _FIELD_SET: Final = frozenset(_FIELDS)
+_PROOF_SUITE: Final = "proof_suite"  # written where it is not the default
+_CLOSED_FIELDS: Final = frozenset({"epoch", "enrolment_id"})
 
 _CLASSES: Final[Mapping[str, TerminalClass]] = {one.name.lower(): one for one in TerminalClass}
 _KINDS: Final[Mapping[str, int]] = {one.name.lower(): one.value for one in TerminalKind}
 _SUITES: Final[Mapping[str, Suite]] = {"A": Suite.A, "B": Suite.B}  # the others are reserved in version 1
+_PROOF_SUITES: Final[Mapping[str, ProofSuite]] = {one.name.lower(): one for one in ProofSuite}
 _KIND_NAMES: Final = {value: name for name, value in _KINDS.items()}
 
 
@@ -63,6 +68,7 @@ class ClosedEpoch:
 
     epoch: int
     enrolment_id: bytes
+    proof_suite: ProofSuite = ProofSuite.AES_CMAC
 
 
 @dataclass(slots=True)
@@ -79,6 +85,7 @@ class EnrolledTerminal:
     merchant: int = 0
     name: str = ""
     closed: tuple[ClosedEpoch, ...] = ()
+    proof_suite: ProofSuite = ProofSuite.AES_CMAC
 
     def enrolment_id_of(self, epoch: int) -> bytes | None:
         """The enrolment id of the current or of a closed epoch; None for an epoch never enrolled."""
@@ -86,19 +93,30 @@ class EnrolledTerminal:
             return self.enrolment_id
         return next((one.enrolment_id for one in self.closed if one.epoch == epoch), None)
 
-    def re_enrolled(self, enrolment_id: bytes, *, key_version: int | None = None) -> EnrolledTerminal:
-        """This terminal after its replacement or loss of memory: the next epoch, the present one closed (R1)."""
+    def re_enrolled(
+        self,
+        enrolment_id: bytes,
+        *,
+        key_version: int | None = None,
+        suite: Suite | None = None,
+        proof_suite: ProofSuite | None = None,
+    ) -> EnrolledTerminal:
+        """This terminal after its replacement or loss of memory: the next epoch, the present one closed (R1).
+
+        Only here can its suites change; what is not given stays as it was.
+        """
         return EnrolledTerminal(
             terminal=self.terminal,
             terminal_class=self.terminal_class,
             kind=self.kind,
             epoch=self.epoch + 1,
-            suite=self.suite,
+            suite=self.suite if suite is None else suite,
             key_version=self.key_version if key_version is None else key_version,
             enrolment_id=enrolment_id,
             merchant=self.merchant,
             name=self.name,
-            closed=(*self.closed, ClosedEpoch(self.epoch, self.enrolment_id)),
+            closed=(*self.closed, ClosedEpoch(self.epoch, self.enrolment_id, self.proof_suite)),
+            proof_suite=self.proof_suite if proof_suite is None else proof_suite,
         )
 
 
@@ -121,11 +139,14 @@ class Registry:
         """Add a terminal, or replace it by a later state of itself.
 
         Raises:
-            OutOfRange: a field does not fit, or the epoch would fall (only enrolment moves it, and only up, R1).
+            OutOfRange: a field does not fit, the epoch would fall (only enrolment moves it, and only up, R1), or a
+                suite would change within the epoch.
         """
         held = self.terminals.get(entry.terminal)
         if held is not None and entry.epoch < held.epoch:
             raise OutOfRange(f"terminal {entry.terminal}: epoch {entry.epoch} after {held.epoch}")
+        if held is not None and entry.epoch == held.epoch and _suites(entry) != _suites(held):
+            raise OutOfRange(f"terminal {entry.terminal}: its suites are fixed in epoch {held.epoch}; re-enrol it")
         try:
             _entry(_row(entry), "entry")  # what could not be read back is refused before it is written
         except Malformed as error:
@@ -188,8 +209,8 @@ def _head(lines: list[str]) -> tuple[int, int]:
 
 
 def _entry(row: dict[str, Any], where: str) -> EnrolledTerminal:
-    if row.keys() != _FIELD_SET:
-        missing, unknown = _FIELD_SET - row.keys(), row.keys() - _FIELD_SET
+    if row.keys() - {_PROOF_SUITE} != _FIELD_SET:
+        missing, unknown = _FIELD_SET - row.keys(), row.keys() - _FIELD_SET - {_PROOF_SUITE}
         _fail(where, *(("is missing", missing) if missing else ("is not known", unknown)))
     name = row["name"]
     if not isinstance(name, str) or len(name) > NAME_CHARACTERS_MAX or not (name.isprintable() or not name):
@@ -206,6 +227,7 @@ def _entry(row: dict[str, Any], where: str) -> EnrolledTerminal:
         merchant=_number(row, "merchant", 0, U32_MAX, where),
         name=name,
         closed=_closed(row["closed"], epoch, where) if row["closed"] != [] else (),
+        proof_suite=_proof_suite(row, where),
     )
 
 
@@ -215,11 +237,12 @@ def _closed(listed: object, epoch: int, where: str) -> tuple[ClosedEpoch, ...]:
         _fail(where, f"must be a list of at most {CLOSED_EPOCHS_MAX}", {"closed"})
     found: list[ClosedEpoch] = []
     for one in listed:
-        if not isinstance(one, dict) or one.keys() != {"epoch", "enrolment_id"}:
+        if not isinstance(one, dict) or one.keys() - {_PROOF_SUITE} != _CLOSED_FIELDS:
             _fail(where, "must hold objects of epoch and enrolment_id", {"closed"})
         lowest = found[-1].epoch + 1 if found else 1
         number = _number(one, "epoch", lowest, epoch - 1, f"{where}, closed")
-        found.append(ClosedEpoch(number, _enrolment_id(one, f"{where}, closed")))
+        enrolment_id = _enrolment_id(one, f"{where}, closed")
+        found.append(ClosedEpoch(number, enrolment_id, _proof_suite(one, f"{where}, closed")))
     return tuple(found)
 
 
@@ -234,8 +257,24 @@ def _row(entry: EnrolledTerminal) -> dict[str, Any]:
         "enrolment_id": entry.enrolment_id.hex(),
         "merchant": entry.merchant,
         "name": entry.name,
-        "closed": [{"epoch": one.epoch, "enrolment_id": one.enrolment_id.hex()} for one in entry.closed],
+        "closed": [
+            {"epoch": one.epoch, "enrolment_id": one.enrolment_id.hex(), **_proof_suite_field(one.proof_suite)}
+            for one in entry.closed
+        ],
+        **_proof_suite_field(entry.proof_suite),
     }
+
+
+def _proof_suite_field(proof_suite: ProofSuite) -> dict[str, str]:
+    return {} if proof_suite == ProofSuite.AES_CMAC else {_PROOF_SUITE: proof_suite.name.lower()}
+
+
+def _proof_suite(row: Mapping[str, Any], where: str) -> ProofSuite:
+    return _choice(row, _PROOF_SUITE, _PROOF_SUITES, where) if _PROOF_SUITE in row else ProofSuite.AES_CMAC
+
+
+def _suites(entry: EnrolledTerminal) -> tuple[Suite, ProofSuite]:
+    return entry.suite, entry.proof_suite
 
 
 def _json_object(line: str, where: str) -> dict[str, Any]:

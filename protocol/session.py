@@ -21,7 +21,7 @@ from hmac import compare_digest
 from typing import Final
 
 from protocol.codes import FrameKind, Medium, RefuseCode, Role
-from protocol.errors import Malformed, ProofError, StateMisuse
+from protocol.errors import Malformed, OutOfRange, ProofError, StateMisuse
 from protocol.frame import Frame
 from protocol.handshake import (
     PROOF_BYTES,
@@ -32,6 +32,7 @@ from protocol.handshake import (
     decode_refuse,
     encode_refuse,
     frontend_proof,
+    suite_is_spoken,
     terminal_proof,
     transcript_of,
 )
@@ -82,6 +83,9 @@ class TerminalSession(SessionBase):
         body_bytes_max: this side's limit, stated in HELLO.
         now_ms: monotonic; the handshake must be done 10 s later.
         address: on a line, this terminal's address; 0 on TCP.
+
+    Raises:
+        OutOfRange: the identity's suite is reserved on this medium, or the limit does not fit it.
     """
 
     __slots__ = ("_challenge", "_hello", "_hello_header", "_link_key", "_prove_body", "_site", "_transcript")
@@ -100,6 +104,8 @@ class TerminalSession(SessionBase):
         now_ms: int,
         address: int = 0,
     ) -> None:
+        if not suite_is_spoken(identity.suite, medium):
+            raise OutOfRange(f"suite {identity.suite:02x} on {medium.name} is reserved")
         super().__init__(State.IDLE, medium, body_bytes_max, address, now_ms)
         self._site = identity.site
         self._link_key = link_key
@@ -130,7 +136,7 @@ class TerminalSession(SessionBase):
             challenge.check_against(self._hello, self._site)
             self._challenge = challenge
             self._transcript = transcript_of(self._hello_header, self._hello.encode(), frame.header, frame.body)
-            self._prove_body = terminal_proof(self._link_key, self._transcript)
+            self._prove_body = terminal_proof(self._link_key, self._transcript, suite=self._hello.suite)
             self._queue(FrameKind.PROVE, self._prove_body)
             return None
         if step is Step.REFUSE:
@@ -139,10 +145,11 @@ class TerminalSession(SessionBase):
             return Refused(code, retry_after_s)
         assert step is Step.ACCEPT
         assert self._challenge is not None
-        expected = frontend_proof(self._link_key, self._transcript, self._prove_body)
+        suite = self._hello.suite
+        expected = frontend_proof(self._link_key, self._transcript, self._prove_body, suite=suite)
         if not compare_digest(expected, frame.body):
             raise ProofError("the front-end's proof does not verify")
-        keys = SessionKeys.derive(self._link_key, self._transcript)
+        keys = SessionKeys.derive(self._link_key, self._transcript, suite=suite)
         return self._establish(keys, self._hello, self._challenge)
 
     def _forget_handshake(self) -> None:
@@ -158,7 +165,7 @@ class FrontEndSession(SessionBase):
         site: the installation's number.
         nonce: 16 random bytes, new for each handshake.
         find_key: asked once per handshake, when PROVE has come; the link key of the terminal that HELLO claims,
-            or None if it is not enrolled like that (terminal, epoch, key version, class, kind: R40).
+            or None if it is not enrolled like that (terminal, epoch, suite, key version, class, kind: R40).
         body_bytes_max, now_ms, address: as for a terminal.
     """
 
@@ -231,7 +238,8 @@ class FrontEndSession(SessionBase):
         if len(prove_body) != PROOF_BYTES:
             raise Malformed("PROVE", f"{len(prove_body)} bytes, not {PROOF_BYTES}")
         link_key = self._find_key(hello)
-        is_right = compare_digest(terminal_proof(link_key or NO_KEY, self._transcript), prove_body)
+        suite = hello.suite  # a claim until `find_key` has compared it with the registry
+        is_right = compare_digest(terminal_proof(link_key or NO_KEY, self._transcript, suite=suite), prove_body)
         reason = hello.unwelcome(self._medium)
         if reason is None and link_key is None:
             reason = "terminal unknown or not enrolled like that"
@@ -241,5 +249,5 @@ class FrontEndSession(SessionBase):
             self.fail(ProofError(reason))
             return Refused(RefuseCode.REFUSED, 0, reason, hello)
         assert link_key is not None
-        self._queue(FrameKind.ACCEPT, frontend_proof(link_key, self._transcript, prove_body))
-        return self._establish(SessionKeys.derive(link_key, self._transcript), hello, challenge)
+        self._queue(FrameKind.ACCEPT, frontend_proof(link_key, self._transcript, prove_body, suite=suite))
+        return self._establish(SessionKeys.derive(link_key, self._transcript, suite=suite), hello, challenge)

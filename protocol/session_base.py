@@ -307,8 +307,8 @@ class SessionBase:
     def _establish(self, keys: SessionKeys, hello: Hello, challenge: Challenge) -> Established:
         up = (keys.up_key, keys.up_salt, self._medium)
         down = (keys.down_key, keys.down_salt, self._medium)
-        self._sealer = Sealer(*(down if self._DOWN else up), self._DOWN)
-        self._opener = Opener(*(up if self._DOWN else down))
+        self._sealer = Sealer(*(down if self._DOWN else up), self._DOWN, suite=hello.suite)
+        self._opener = Opener(*(up if self._DOWN else down), suite=hello.suite)
         self.body_bytes_max = min(hello.body_bytes_max, challenge.body_bytes_max)
         self._forget_handshake()
         return Established(hello, challenge, self.body_bytes_max)

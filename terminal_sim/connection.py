@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from protocol.codes import ByeCode, ListKind, Medium, RefuseCode, SealStatus
 from protocol.errors import RemoteError
 from protocol.limits import BASELINE_ENTRIES_MAX, HEARTBEAT_MS
-from protocol.mac import MacKey
 from protocol.messages import (
     CLOCK_NEVER_SET,
     LIST_STALE,
@@ -279,7 +278,7 @@ class Connection:
                 entries.append(BaselineEntry(epoch, min(marks.oldest, first), first, marks.next, seal))
         rtc = self._terminal.rtc
         baseline = Baseline(self._terminal.boot_number, secrets.terminal, rtc.uptime_ds(), rtc.now_ms(), entries)
-        baseline.seal = seal_baseline(MacKey(secrets.seal_key), baseline.sealed_part())
+        baseline.seal = seal_baseline(secrets.sealing(), baseline.sealed_part())
         return baseline
 
     def _heartbeat(self) -> None:

@@ -8,7 +8,6 @@ it is owed: grey if the debit may have happened, aborted if it certainly has not
 from __future__ import annotations
 
 from protocol.codes import AbortReason, RecordType
-from protocol.mac import MacKey
 from protocol.proofs import genesis_seal
 from protocol.records import (
     MONEY_TYPES,
@@ -39,7 +38,7 @@ class Memory:
 
     def __init__(self, flash: VirtualFlash, layout: FlashLayout, secrets: TerminalSecrets) -> None:
         self._secrets = secrets
-        self._seal_key = MacKey(secrets.seal_key)
+        self._seal_key = secrets.sealing()
         self._genesis = genesis_seal(self._seal_key, secrets.terminal, secrets.epoch, secrets.enrolment_id)
         self.ring = Ring(flash, layout.ring)
         self.ring.enter_epoch(secrets.epoch)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from protocol.cards.image import CARD_IMAGE_BYTES, AesCardImage
-from protocol.codes import ProofSuite, TerminalClass, TerminalKind
+from protocol.codes import TerminalClass, TerminalKind
 from protocol.errors import DamagedData
 from protocol.keystore import Keystore
 from protocol.registry import EnrolledTerminal, Registry
@@ -86,7 +86,7 @@ def _seat(each: EnrolledTerminal, site: int, store: Keystore, sam: SoftwareSam, 
         root_public=root_public,
         sam=sam,
         suite=each.suite,
-        proof_suite=ProofSuite.AES_CMAC,
+        proof_suite=each.proof_suite,
         terminal_kind=each.kind,
     )
     return Seat(secrets, each.name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from protocol.codes import ProofSuite, Suite, TerminalKind
 from protocol.handshake import TerminalIdentity
+from protocol.mac import MacKey
 from protocol.sam import Sam
 
 CURRENCY_CNY = 156
@@ -27,8 +28,14 @@ class TerminalSecrets:
     sam: Sam = field(repr=False)
     currency: int = CURRENCY_CNY
     suite: int = Suite.A
+    """Of the link; never negotiated."""
     proof_suite: int = ProofSuite.AES_CMAC
+    """Of every use of the seal key."""
     terminal_kind: int = TerminalKind.POS
+
+    def sealing(self) -> MacKey:
+        """The seal key at work, in the proof suite of this enrolment."""
+        return MacKey(self.seal_key, self.proof_suite)
 
     def identity(self) -> TerminalIdentity:
         """What HELLO states."""

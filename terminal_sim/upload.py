@@ -12,7 +12,6 @@ from typing import Final
 
 from protocol.codes import TombstoneReason
 from protocol.limits import RECORDS_PER_FRAME_MAX
-from protocol.mac import MacKey
 from protocol.messages import Ack, Recollect, Tombstone, Upload
 from protocol.proofs import seal_tombstone
 from protocol.records import BOOT_OFFSET, UPTIME_OFFSET
@@ -52,7 +51,7 @@ class UploadPlan:
     def __init__(self, terminal: PosTerminal, memory: Memory) -> None:
         self._terminal = terminal
         self._memory = memory
-        self._seal_key = MacKey(terminal.secrets.seal_key)
+        self._seal_key = terminal.secrets.sealing()
         self._epochs: dict[int, _EpochPlan] = {}
         self._outstanding: deque[tuple[int, int]] = deque()
         self._recollects: deque[tuple[int, int, int]] = deque()

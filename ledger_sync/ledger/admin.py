@@ -131,12 +131,12 @@ def registrations(registry: Registry) -> list[dict[str, Any]]:
             "class": int(entry.terminal_class),
             "kind": int(entry.kind),
             "merchant": entry.merchant,
-            "suite": int(entry.suite),
         }
-        epochs = [(one.epoch, one.enrolment_id, True) for one in entry.closed]
-        epochs.append((entry.epoch, entry.enrolment_id, False))
+        epochs = [(one.epoch, one.enrolment_id, one.proof_suite, True) for one in entry.closed]
+        epochs.append((entry.epoch, entry.enrolment_id, entry.proof_suite, False))
         found += [
-            facts | {"epoch": epoch, "enrolment_id": enrolment.hex(), "closed": is_closed}
-            for epoch, enrolment, is_closed in epochs
+            facts
+            | {"epoch": epoch, "enrolment_id": enrolment.hex(), "proof_suite": int(proof_suite), "closed": is_closed}
+            for epoch, enrolment, proof_suite, is_closed in epochs
         ]
     return found

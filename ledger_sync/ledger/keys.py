@@ -115,14 +115,14 @@ class LedgerKeys:
         return self._batch_keys.get(frontend)
 
     def seal_key(self, terminal: int, epoch: int, suite: int = ProofSuite.AES_CMAC) -> MacKey:
-        """The seal key of one terminal and epoch."""
+        """The seal key of one terminal and epoch, of the proof suite that the register has for it."""
         key = self.seal_keys.get((terminal, epoch, suite))
         assert key is not None
         return key
 
     def _make_seal_key(self, name: tuple[int, int, int]) -> MacKey:
         terminal, epoch, suite = name
-        return MacKey(seal_key(self._seal_master, terminal=terminal, epoch=epoch), suite)
+        return MacKey(seal_key(self._seal_master, terminal=terminal, epoch=epoch, proof_suite=suite), suite)
 
     def _make_card_key(self, name: tuple[int, bytes]) -> MacKey | None:
         version, uid = name

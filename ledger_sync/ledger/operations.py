@@ -71,33 +71,39 @@ def _init(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _register(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Take over terminals of the registry: add epochs, close those that ended, follow a change of merchant (R40)."""
+    """Take over terminals of the registry: add epochs, close those that ended, follow a change of merchant (R40).
+
+    The proof suite is fixed for an epoch: records already sealed could not be checked under another (R3).
+    """
     terminals = arguments.get("terminals")
     if not isinstance(terminals, list) or not 0 < len(terminals) <= TERMINALS_PER_OPERATION_MAX:
         raise VerbRefused(f"terminals must be a list of 1 to {TERMINALS_PER_OPERATION_MAX}")
     added = 0
     for one in terminals:
         terminal, epoch = number_of(one, "terminal", 1, U32_MAX), number_of(one, "epoch", 1, 0xFFFF)
+        proof_suite = number_of(one, "proof_suite", 1, 2, default=int(ProofSuite.AES_CMAC))
         facts = (
             number_of(one, "class", 1, 255, default=int(TerminalClass.TERMINAL)),
             number_of(one, "kind", 1, 0x7F, default=1),
             number_of(one, "merchant", 0, U32_MAX, default=0),
-            number_of(one, "suite", 1, 2, default=int(ProofSuite.AES_CMAC)),
             bytes.fromhex(one["enrolment_id"]),
             work.now_ms if one.get("closed") else None,
         )
-        if (terminal, epoch) in work.books.terminals:
+        held = work.books.terminals.get((terminal, epoch))
+        if held is not None:
+            if held.suite != proof_suite:
+                raise VerbRefused(f"terminal {terminal}: the proof suite of epoch {epoch} is fixed; enrol it again")
             work.connection.execute(
-                "UPDATE terminals SET class = ?, kind = ?, merchant = ?, proof_suite = ?, enrolment = ?,"
+                "UPDATE terminals SET class = ?, kind = ?, merchant = ?, enrolment = ?,"
                 " closed_ms = coalesce(closed_ms, ?) WHERE terminal = ? AND epoch = ?",
                 (*facts, terminal, epoch),
             )
             continue
         work.connection.execute(
-            "INSERT INTO terminals (id, terminal, epoch, class, kind, merchant, proof_suite, enrolment, closed_ms,"
+            "INSERT INTO terminals (id, terminal, epoch, class, kind, merchant, enrolment, closed_ms, proof_suite,"
             " quarantined_to) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(last_sequence), 0)"
             " FROM quarantine WHERE terminal = ? AND epoch = ?",
-            (work.books.next_id("terminals", "id"), terminal, epoch, *facts, terminal, epoch),
+            (work.books.next_id("terminals", "id"), terminal, epoch, *facts, proof_suite, terminal, epoch),
         )
         added += 1
     work.books.load_terminals()

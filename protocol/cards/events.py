@@ -52,6 +52,8 @@ class PendingProof:
 
     card: CardFacts
     proof: CardProof
+    moment: bytes = b""
+    """Date and time under a PBOC card's TAC (7 bytes BCD); empty for kinds whose proof covers none."""
 
 
 @dataclass(slots=True, frozen=True)

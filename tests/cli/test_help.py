@@ -120,7 +120,8 @@ def test_a_server_that_is_not_there_is_exit_code_3(site: Path) -> None:
 
 def test_a_damaged_keystore_is_exit_code_4(site: Path) -> None:
     keystore = site / "secrets" / "frontend.keystore"
-    keystore.write_bytes(keystore.read_bytes()[:-1] + b"\0")
+    sealed = keystore.read_bytes()
+    keystore.write_bytes(sealed[:-1] + bytes((sealed[-1] ^ 1,)))
     done = onecard_here("serve", "--site", site)
     assert done.code == 4
     assert done.err.count("\n") == 1

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from onecard_keys import KeyFile
+from protocol.codes import ProofSuite, Suite
+from protocol.keys import link_key, seal_key
 from tests.cli.commands import onecard_here
 from tests.cli.conftest import CARDS, FIRST_CARD, TERMINALS
 
@@ -34,9 +36,41 @@ def test_an_unknown_time_zone_is_refused_before_anything_is_made(tmp_path: Path)
 
 def test_enrolment_goes_on_where_it_ended(site: Path) -> None:
     done = onecard_here("keys", "enrol", "-n", 2, "--kind", "meal", "--merchants", 2, "--json", "--site", site)
-    assert done.json == {"terminals": [1001 + TERMINALS, 1002 + TERMINALS], "kind": "meal"}
+    assert done.json == {
+        "terminals": [1001 + TERMINALS, 1002 + TERMINALS],
+        "kind": "meal",
+        "suite": "A",
+        "proof_suite": "A",
+    }
     lines = [json.loads(line) for line in (site / "registry.json").read_text().splitlines()]
     assert [one["kind"] for one in lines[1:]] == ["pos"] * TERMINALS + ["meal"] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "suite", "proof_suite"),
+    [
+        (["--suite", "B"], "B", "sm4_cmac"),
+        (["--suite", "B", "--proof-suite", "A"], "B", None),
+        (["--proof-suite", "B"], "A", "sm4_cmac"),
+    ],
+)
+def test_enrolment_fixes_both_suites_and_the_keys_are_of_them(
+    site: Path, options: list[str], suite: str, proof_suite: str | None
+) -> None:
+    assert onecard_here("keys", "enrol", *options, "--site", site).code == 0
+    row = json.loads((site / "registry.json").read_text().splitlines()[-1])
+    assert (row["suite"], row.get("proof_suite")) == (suite, proof_suite)
+    masters = KeyFile.named(site / "offline", "enrolment").open()
+    held = KeyFile.named(site / "secrets", "terminals").open()
+    facts = {"terminal": row["terminal"], "epoch": 1}
+    link = link_key(masters.key("link_master.1"), **facts, key_version=1, suite=Suite[suite])
+    proofs = ProofSuite.AES_CMAC if proof_suite is None else ProofSuite.SM4_CMAC
+    assert held.key(f"link.{row['terminal']}.1") == link
+    assert held.key(f"seal.{row['terminal']}.1") == seal_key(masters.key("seal_master.1"), **facts, proof_suite=proofs)
+
+
+def test_a_reserved_suite_cannot_be_enrolled(site: Path) -> None:
+    assert onecard_here("keys", "enrol", "--suite", "B_SM2", "--site", site).code == 2
 
 
 def test_cards_are_counted_and_carry_their_opening_balance(site: Path) -> None:

@@ -151,6 +151,7 @@ class ScriptedTerminal:
                 terminal=self.identity.terminal,
                 epoch=self.identity.epoch,
                 key_version=self.identity.key_version,
+                suite=self.identity.suite,
             ),
             medium=Medium.TCP,
             nonce=self.host.random_bytes(16),

@@ -61,6 +61,37 @@ def test_a_refusal_has_the_same_bytes_at_the_same_step_whatever_its_reason(
     assert chosen.terminal == changes.get("terminal", 101)
 
 
+@pytest.mark.parametrize("enrolled", [Suite.A, Suite.B])
+@pytest.mark.parametrize("offered", [Suite.A, Suite.B])
+def test_a_terminal_gets_in_with_the_suite_of_its_enrolment_and_with_no_other(
+    make_site: Callable[..., Site], enrolled: Suite, offered: Suite
+) -> None:
+    site = make_site()
+    entry = EnrolledTerminal(201, TerminalClass.TERMINAL, TerminalKind.POS, 1, enrolled, 1, ENROLMENT_ID)
+    site.registry.put(entry)
+    terminal = site.terminal(201, suite=offered)
+    terminal.connect()
+    site.run()
+    if offered == enrolled:
+        assert terminal.acks()
+        assert site.server.parts.sessions.online == 1
+        return
+    assert terminal.refused is not None
+    assert terminal.raw[44:].hex() == "c31205000000000000045b7b" + "01000000"
+    assert site.server.parts.refusals.newest(1)[0].reason is Reason.WRONG_SUITE
+    assert site.server.parts.sessions.online == 0
+
+
+def test_what_a_terminal_of_suite_b_uploads_is_acknowledged(site: Site) -> None:
+    site.registry.put(EnrolledTerminal(201, TerminalClass.TERMINAL, TerminalKind.POS, 1, Suite.B, 1, ENROLMENT_ID))
+    terminal = site.terminal(201, records=5, suite=Suite.B)
+    terminal.connect()
+    site.run()
+    terminal.upload(1, 5)
+    site.run()
+    assert terminal.acks()[-1].durable == 5
+
+
 def test_a_refused_terminal_is_not_online_and_leaves_no_trace_in_the_caps(site: Site) -> None:
     terminal = site.terminal(4711)
     terminal.connect()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ledger_sync.ledger.core import Ledger, LedgerPaths, Posted
 from ledger_sync.ledger.keys import LedgerKeys
-from protocol.codes import RecordType, RowKind, TombstoneReason
+from protocol.codes import ProofSuite, RecordType, RowKind, TombstoneReason
 from protocol.keys import card_key, seal_key
 from protocol.link_messages import BatchMessage, Receipt, Row, decode_down, name_batch
 from protocol.mac import MacKey
@@ -104,9 +104,12 @@ class Card:
 class Till:
     """A terminal's chain of records; `records` are all it ever made, by sequence."""
 
-    def __init__(self, number: int, *, epoch: int = 1, merchant: int = MERCHANT) -> None:
-        self.number, self.epoch, self.merchant = number, epoch, merchant
-        self.key = MacKey(seal_key(SEAL_MASTER, terminal=number, epoch=epoch))
+    def __init__(
+        self, number: int, *, epoch: int = 1, merchant: int = MERCHANT, proof_suite: int = ProofSuite.AES_CMAC
+    ) -> None:
+        self.number, self.epoch, self.merchant, self.proof_suite = number, epoch, merchant, proof_suite
+        key = seal_key(SEAL_MASTER, terminal=number, epoch=epoch, proof_suite=proof_suite)
+        self.key = MacKey(key, proof_suite)
         self.next = 1
         self.seal = genesis_seal(self.key, number, epoch, ENROLMENT)
         self.count = self.sum_cents = 0
@@ -126,7 +129,8 @@ class Till:
     def forge(self, sequence: int, body: Body, *, kind: int, cents: int = 0, **head: int) -> bytes:
         """A well-sealed record of that sequence that does not become part of the chain."""
         facts = {
-            "type": kind, "epoch": self.epoch, "boot": 1, "terminal": self.number, "sequence": sequence,
+            "type": kind, "proof_suite": self.proof_suite, "epoch": self.epoch, "boot": 1,
+            "terminal": self.number, "sequence": sequence,
             "uptime_ds": 10 * sequence, "clock_ms": NOW_MS + sequence,
             "running_count": self.count + bool(cents), "running_sum_cents": self.sum_cents + cents,
         }  # fmt: skip
@@ -189,7 +193,7 @@ class Till:
     def registered(self, **more: object) -> dict[str, Any]:
         return {
             "terminal": self.number, "epoch": self.epoch, "class": 1, "kind": 1, "merchant": self.merchant,
-            "suite": 1, "enrolment_id": ENROLMENT.hex(), "closed": False, **more,
+            "proof_suite": int(self.proof_suite), "enrolment_id": ENROLMENT.hex(), "closed": False, **more,
         }  # fmt: skip
 
 

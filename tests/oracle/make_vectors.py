@@ -11,6 +11,7 @@ from tests.oracle import (
     vectors_messages,
     vectors_ranges,
     vectors_records,
+    vectors_records_sm4,
     vectors_session,
     vectors_time,
 )
@@ -29,6 +30,7 @@ def all_vectors() -> dict[str, Fields]:
         "05_sealed_frames.json": vectors_session.section_5(),
         "06_messages.json": vectors_messages.section_6(signed),
         "07_records.json": vectors_records.section_7(),
+        "07b_records_sm4.json": vectors_records_sm4.section_7_sm4(),
         "08_ranges.json": vectors_ranges.section_8(),
         "09_trade_time.json": vectors_time.section_9(),
         "10_lists.json": vectors_lists.section_10(signed),

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from Crypto.Cipher import AES as PEER_AES
 
-from protocol.aead import Opener, Repeated, Sealer
-from protocol.codes import Medium
+from protocol.aead import Opener, Repeated, Sealer, _Sm4Gcm
+from protocol.codes import Medium, Suite
 from protocol.errors import CounterError, Disposition, OutOfRange, StateMisuse, TagError
 from protocol.frame import Frame, FrameDecoder
 from protocol.limits import BODY_BYTES_MAX_LINE, BODY_BYTES_MAX_TCP, SESSION_FRAMES_MAX
@@ -15,7 +15,10 @@ from tests.protocol.vectors import Vector, good
 
 KEY = bytes(range(16))
 SALT = b"salt!"
-MEDIA = pytest.mark.parametrize(("medium", "address"), [(Medium.TCP, 0), (Medium.LINE, 9)])
+SPOKEN = pytest.mark.parametrize(
+    ("medium", "address", "suite"),
+    [(Medium.TCP, 0, Suite.A), (Medium.LINE, 9, Suite.A), (Medium.TCP, 0, Suite.B)],
+)
 
 
 def frame_of(data: bytes, medium: Medium) -> Frame:
@@ -23,13 +26,13 @@ def frame_of(data: bytes, medium: Medium) -> Frame:
     return frame
 
 
-@pytest.mark.parametrize("vector", [v for v in good("05_sealed_frames") if v.given["suite"] == 1], ids=str)
+@pytest.mark.parametrize("vector", good("05_sealed_frames"), ids=str)
 def test_sealed_frames_have_the_second_implementations_bytes_both_ways(vector: Vector) -> None:
     g = vector.given
     medium = Medium.LINE if g["line"] else Medium.TCP
     key, salt, message = (vector.bytes_of(name) for name in ("key", "salt", "message"))
-    sealer = Sealer(key, salt, medium, g["down"])
-    opener = Opener(key, salt, medium)
+    sealer = Sealer(key, salt, medium, g["down"], suite=g["suite"])
+    opener = Opener(key, salt, medium, suite=g["suite"])
     sealer.counter = opener.counter = g["counter"]
     assert sealer.seal(message, g["line_address"]) == vector.data
     assert opener.open(frame_of(vector.data, medium)) == message
@@ -45,9 +48,40 @@ def test_a_sealed_frame_opens_with_another_library() -> None:
     assert peer.decrypt_and_verify(data[12:-16], data[-16:]) == b"\x84 time"
 
 
-@MEDIA
-def test_no_nonce_and_no_frame_is_ever_used_twice(medium: Medium, address: int) -> None:
-    sealer = Sealer(KEY, SALT, medium, down=False)
+def test_sm4_gcm_seals_and_opens_the_published_example_of_rfc_8998() -> None:
+    cipher = _Sm4Gcm(bytes.fromhex("0123456789abcdeffedcba9876543210"))
+    nonce, header = bytes.fromhex("00001234567800000000abcd"), bytes.fromhex("feedfacedeadbeeffeedfacedeadbeefabaddad2")
+    body = b"".join(bytes([value]) * 8 for value in (0xAA, 0xBB, 0xCC, 0xDD, 0xEE, 0xFF, 0xEE, 0xAA))
+    sealed = bytes.fromhex(
+        "17f399f08c67d5ee19d0dc9969c4bb7d5fd46fd3756489069157b282bb200735"
+        "d82710ca5c22f0ccfa7cbf93d496ac15a56834cbcf98c397b4024a2691233b8d"
+        "83de3541e4c2b58177e065a9bf7b62ec"
+    )
+    assert cipher.encrypt(nonce, memoryview(body), header) == sealed
+    assert cipher.decrypt(nonce, sealed, header) == body
+
+
+def test_a_frame_of_one_suite_opens_under_no_other() -> None:
+    for ours, other in ((Suite.A, Suite.B), (Suite.B, Suite.A)):
+        frame = frame_of(Sealer(KEY, SALT, Medium.TCP, down=False, suite=ours).seal(b"a message"), Medium.TCP)
+        with pytest.raises(TagError):
+            Opener(KEY, SALT, Medium.TCP, suite=other).open(frame)
+
+
+@pytest.mark.parametrize(
+    ("suite", "medium"),
+    [(Suite.B, Medium.LINE), (Suite.A_X25519, Medium.TCP), (Suite.B_SM2, Medium.TCP), (0, Medium.TCP)],
+)
+def test_a_suite_that_is_reserved_on_a_medium_is_refused_by_name(suite: int, medium: Medium) -> None:
+    with pytest.raises(OutOfRange, match=f"suite {suite:02x} on {medium.name} is reserved"):
+        Sealer(KEY, SALT, medium, down=False, suite=suite)
+    with pytest.raises(OutOfRange, match="reserved"):
+        Opener(KEY, SALT, medium, suite=suite)
+
+
+@SPOKEN
+def test_no_nonce_and_no_frame_is_ever_used_twice(medium: Medium, address: int, suite: Suite) -> None:
+    sealer = Sealer(KEY, SALT, medium, down=False, suite=suite)
     assert len({sealer.seal(b"same body", address) for _ in range(100)}) == 100
     assert sealer.counter == 100
 
@@ -71,11 +105,11 @@ def test_after_2_to_the_20_frames_nothing_is_sealed_or_opened_any_more() -> None
         opener.open(frame_of(sealer.seal(b"x"), Medium.TCP))
 
 
-@MEDIA
-def test_a_forged_bit_anywhere_is_refused_and_changes_nothing(medium: Medium, address: int) -> None:
-    good_frame = Sealer(KEY, SALT, medium, down=False).seal(b"a message", address)
+@SPOKEN
+def test_a_forged_bit_anywhere_is_refused_and_changes_nothing(medium: Medium, address: int, suite: Suite) -> None:
+    good_frame = Sealer(KEY, SALT, medium, down=False, suite=suite).seal(b"a message", address)
     frame = frame_of(good_frame, medium)
-    opener = Opener(KEY, SALT, medium)
+    opener = Opener(KEY, SALT, medium, suite=suite)
     for part in ("header", "body", "tag"):
         for _, _, changed in flipped(getattr(frame, part)):
             with pytest.raises(TagError):

@@ -115,8 +115,9 @@ def test_hostile_refuse() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"suite": Suite.B}, "suite 02"),
-        ({"suite": 0x11}, "suite 11"),
+        ({"suite": 0}, "suite 00 on TCP"),
+        ({"suite": 0x11}, "suite 11 on TCP"),
+        ({"suite": 0x12}, "suite 12 on TCP"),
         ({"role": 3}, "role 03"),
         ({"role": 2}, "role 02"),
         ({"medium": 2}, "medium 02 on TCP"),
@@ -135,11 +136,25 @@ def test_a_well_formed_hello_that_version_1_does_not_take_says_why(change: dict[
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"terminal_kind": 0x7F}, {"terminal_class": 2}, {"body_bytes_max": 320}, {"key_version": 255}]
+    "change",
+    [
+        {},
+        {"suite": Suite.B},
+        {"terminal_kind": 0x7F},
+        {"terminal_class": 2},
+        {"body_bytes_max": 320},
+        {"key_version": 255},
+    ],
 )
 def test_a_hello_at_the_edges_is_welcome(change: dict[str, int]) -> None:
     hello = replace(Hello.decode(HELLO), **change)  # type: ignore[arg-type]  # all changed fields are int
     assert hello.unwelcome(Medium.TCP) is None
+
+
+def test_suite_b_is_spoken_on_tcp_and_reserved_on_a_line() -> None:
+    hello = replace(Hello.decode(HELLO), suite=Suite.B)
+    assert hello.unwelcome(Medium.TCP) is None
+    assert replace(hello, medium=Medium.LINE).unwelcome(Medium.LINE) == "suite 02 on LINE"
 
 
 @pytest.mark.parametrize("change", [{"suite": 2}, {"medium": 2}, {"key_version": 1}, {"site": 43}])

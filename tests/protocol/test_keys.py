@@ -2,6 +2,7 @@
 
 import pytest
 
+from protocol.codes import ProofSuite, Suite
 from protocol.errors import OutOfRange
 from protocol.keys import card_key, link_key, seal_key
 from protocol.mac import MacKey
@@ -19,14 +20,22 @@ def test_a_link_key_is_derived_from_terminal_epoch_and_key_version() -> None:
     assert derived.hex() == "0e3b1c638ed7dd12193ebf54bee9dc02"
 
 
-def test_link_and_seal_keys_are_those_of_the_second_implementation() -> None:
+@pytest.mark.parametrize("suite", ["A", "B"])
+def test_link_and_seal_keys_are_those_of_the_second_implementation(suite: str) -> None:
     by_name = {v.name: v for v in vectors("02_keys")}
-    v = by_name["link key by its names, suite A"]
-    facts = {name: v.given[name] for name in ("terminal", "epoch", "key_version")}
+    v = by_name[f"link key by its names, suite {suite}"]
+    facts = {name: v.given[name] for name in ("terminal", "epoch", "key_version", "suite")}
     assert link_key(v.bytes_of("master"), **facts) == v.data
-    v = by_name["seal.terminal, suite A"]
+    v = by_name[f"seal.terminal, suite {suite}"]
     assert v.given["context"] == "000102030003"
-    assert seal_key(v.bytes_of("key"), terminal=0x010203, epoch=3) == v.data
+    assert seal_key(v.bytes_of("key"), terminal=0x010203, epoch=3, proof_suite=v.given["suite"]) == v.data
+
+
+def test_each_suite_has_keys_of_its_own_under_one_master() -> None:
+    facts = {"terminal": 1, "epoch": 1}
+    assert link_key(MASTER, **facts, key_version=1) == link_key(MASTER, **facts, key_version=1, suite=Suite.A)
+    assert link_key(MASTER, **facts, key_version=1) != link_key(MASTER, **facts, key_version=1, suite=Suite.B)
+    assert seal_key(MASTER, **facts) != seal_key(MASTER, **facts, proof_suite=ProofSuite.SM4_CMAC)
 
 
 @pytest.mark.parametrize("vector", good("02_keys", "card key"), ids=str)

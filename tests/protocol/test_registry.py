@@ -2,13 +2,14 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.codes import Suite, TerminalClass, TerminalKind
+from protocol.codes import ProofSuite, Suite, TerminalClass, TerminalKind
 from protocol.errors import DamagedData, Malformed, OutOfRange, TooLong
 from protocol.registry import REGISTRY_BYTES_MAX, ClosedEpoch, EnrolledTerminal, Registry
 from tests.hostile import HostileKit
@@ -49,6 +50,33 @@ def file_with(**changes: Any) -> bytes:
 def test_file_is_written_and_read_byte_for_byte() -> None:
     assert registry_of(TILL).dump() == FILE
     assert Registry.parse(FILE) == registry_of(TILL)
+
+
+def test_a_file_without_proof_suites_means_aes_and_is_written_again_as_it_was() -> None:
+    till = Registry.parse(FILE).terminals[66051]
+    assert (till.proof_suite, till.closed[0].proof_suite) == (ProofSuite.AES_CMAC, ProofSuite.AES_CMAC)
+    assert Registry.parse(FILE).dump() == FILE
+
+
+def test_the_proof_suite_of_each_epoch_is_kept_over_a_re_enrolment_to_sm4_and_back() -> None:
+    sm4 = TILL.re_enrolled(bytes(8), suite=Suite.B, proof_suite=ProofSuite.SM4_CMAC)
+    again = sm4.re_enrolled(bytes(8))
+    back = again.re_enrolled(bytes(8), suite=Suite.A, proof_suite=ProofSuite.AES_CMAC)
+    assert (sm4.suite, again.suite, back.suite) == (Suite.B, Suite.B, Suite.A)
+    assert [one.proof_suite for one in back.closed] == [1, 1, 2, 2]
+    registry = registry_of(back)
+    assert Registry.parse(registry.dump()) == registry
+    row = json.loads(registry_of(sm4).dump().splitlines()[1])
+    assert (row["suite"], row["proof_suite"]) == ("B", "sm4_cmac")
+    assert "proof_suite" not in row["closed"][1]
+
+
+@pytest.mark.parametrize("changes", [{"suite": Suite.B}, {"proof_suite": ProofSuite.SM4_CMAC}])
+def test_no_suite_changes_within_an_epoch(changes: dict[str, Any]) -> None:
+    registry = registry_of(TILL)
+    with pytest.raises(OutOfRange, match="fixed in epoch 2"):
+        registry.put(replace(TILL, **changes))
+    registry.put(replace(TILL, epoch=3, **changes))
 
 
 def test_terminals_are_found_by_number_and_enrolment_ids_by_epoch() -> None:
@@ -107,6 +135,9 @@ def test_re_enrolment_raises_the_epoch_and_keeps_the_old_enrolment_id() -> None:
         ({"closed": [{"epoch": 1, "enrolment_id": "8899aabbccddeeff"}] * 2}, "epoch"),
         ({"closed": [{"epoch": 1}]}, "closed"),
         ({"merchant": None}, "merchant"),
+        ({"proof_suite": "A"}, "proof_suite"),
+        ({"proof_suite": 2}, "proof_suite"),
+        ({"closed": [{"epoch": 1, "enrolment_id": "8899aabbccddeeff", "proof_suite": ""}]}, "proof_suite"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -184,6 +215,7 @@ entries = st.builds(
     kind=st.integers(1, 0x7F),
     epoch=st.integers(1, 0xFFFF),
     suite=st.sampled_from([Suite.A, Suite.B]),
+    proof_suite=st.sampled_from(ProofSuite),
     key_version=st.integers(1, 255),
     enrolment_id=st.binary(min_size=8, max_size=8),
     merchant=st.integers(0, 0xFFFF_FFFF),

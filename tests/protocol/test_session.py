@@ -1,6 +1,7 @@
 """Both sides of a session, joined by a fake wire; time is an argument (docs/protocol.md §4, §5, §14; R31-R35)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -51,6 +52,11 @@ IDENTITY = TerminalIdentity(site=SITE, terminal=TERMINAL, epoch=EPOCH, key_versi
 TERMINAL_NONCE = bytes(range(0xC0, 0xD0))
 FRONTEND_NONCE = bytes(range(0xD0, 0xE0))
 START_MS = 1_000_000
+SPOKEN = pytest.mark.parametrize(
+    ("medium", "suite"),
+    [(Medium.TCP, Suite.A), (Medium.LINE, Suite.A), (Medium.TCP, Suite.B)],
+    ids=["TCP", "LINE", "TCP, suite B"],
+)
 BOTH_MEDIA = pytest.mark.parametrize("medium", list(Medium), ids=lambda medium: medium.name)
 
 
@@ -58,7 +64,7 @@ def enrolled(hello: Hello) -> bytes | None:
     """A registry of one terminal."""
     known = (TERMINAL, EPOCH, KEY_VERSION, 1, 1)
     claimed = (hello.terminal, hello.epoch, hello.key_version, hello.terminal_class, hello.terminal_kind)
-    return KEY if claimed == known else None
+    return KEY if claimed == known and hello.suite == Suite.A else None
 
 
 class Pair:
@@ -123,14 +129,17 @@ def established(medium: Medium = Medium.TCP, **options: Any) -> Pair:
 
 
 class TestHandshake:
-    @BOTH_MEDIA
-    def test_four_messages_establish_both_sides_with_the_second_implementations_bytes(self, medium: Medium) -> None:
-        name = "handshake, suite A on " + ("a line" if medium is Medium.LINE else "TCP")
+    @SPOKEN
+    def test_four_messages_establish_both_sides_with_the_second_implementations_bytes(
+        self, medium: Medium, suite: Suite
+    ) -> None:
+        name = f"handshake, suite {suite.name} on " + ("a line" if medium is Medium.LINE else "TCP")
         (vector,) = [v for v in good("04_handshake") if v.name == name]
         kind = vector.given["hello"]["terminal_kind"]
         limits = (vector.given["hello"]["body_limit"], vector.given["challenge"]["body_limit"])
-        identity = TerminalIdentity(SITE, TERMINAL, EPOCH, KEY_VERSION, kind)
-        pair = Pair(medium, limits=limits, identity=identity, find_key=lambda _: vector.bytes_of("link_key"))
+        identity = TerminalIdentity(SITE, TERMINAL, EPOCH, KEY_VERSION, kind, suite=suite)
+        key = vector.bytes_of("link_key")
+        pair = Pair(medium, limits=limits, identity=identity, key=key, find_key=lambda _: key)
         (at_terminal,), (at_frontend,) = pair.pump()
         assert pair.up == vector.bytes_of("hello_frame") + vector.bytes_of("prove_frame")
         assert pair.down == vector.bytes_of("challenge_frame") + vector.bytes_of("accept_frame")
@@ -206,6 +215,38 @@ class TestHandshake:
         assert isinstance(pair.frontend.failure, UnexpectedMessage)
         assert pair.frontend.take_output() == b""
 
+    def test_a_terminal_of_suite_b_takes_no_challenge_of_suite_a(self) -> None:
+        pair = Pair(identity=replace(IDENTITY, suite=Suite.B), find_key=lambda _: KEY)
+        other = Pair()
+        other.frontend.receive(other.terminal.take_output(), START_MS)
+        pair.terminal.take_output()
+        assert pair.terminal.receive(other.frontend.take_output(), START_MS) == []
+        assert isinstance(pair.terminal.failure, Downgrade)
+        assert pair.terminal.take_output() == b""
+
+    def test_a_hello_whose_suite_was_changed_on_the_way_gets_no_session(self) -> None:
+        for ours, changed in ((Suite.A, Suite.B), (Suite.B, Suite.A)):
+            pair = Pair(identity=replace(IDENTITY, suite=ours), find_key=lambda _: KEY)
+            hello = pair.terminal.take_output()
+            pair.frontend.receive(hello[:12] + bytes([changed]) + hello[13:], START_MS)
+            pair.pump()
+            assert isinstance(pair.terminal.failure, Downgrade)
+            assert not pair.frontend.established
+
+    def test_suite_b_on_a_line_is_reserved_and_refused_on_either_side(self) -> None:
+        identity = replace(IDENTITY, suite=Suite.B)
+        with pytest.raises(OutOfRange, match="suite 02 on LINE is reserved"):
+            Pair(Medium.LINE, identity=identity)
+        pair = Pair(Medium.LINE, find_key=lambda _: KEY)
+        hello = Hello.decode(pair.terminal.take_output()[12:44])
+        changed = replace(hello, suite=Suite.B).encode()
+        frame = encode_frame(FrameKind.HELLO, changed, medium=Medium.LINE, down=False, address=17)
+        pair.frontend.receive(frame, START_MS)
+        proof = encode_frame(FrameKind.PROVE, bytes(16), medium=Medium.LINE, down=False, address=17)
+        (refused,) = pair.frontend.receive(proof, START_MS)
+        assert isinstance(refused, Refused)
+        assert refused.reason == "suite 02 on LINE"
+
     @pytest.mark.parametrize("change", [{"suite": Suite.B}, {"key_version": 9}])
     def test_a_challenge_that_offers_less_is_a_downgrade_and_says_nothing(self, change: dict[str, int]) -> None:
         pair = Pair()
@@ -265,7 +306,7 @@ class TestRefusal:
         ("wrong key version", {"key_version": 3}, KEY, "unknown"),
         ("wrong class", {"terminal_class": 2}, KEY, "unknown"),
         ("wrong kind", {"terminal_kind": 2}, KEY, "unknown"),
-        ("wrong suite", {"suite": Suite.B}, KEY, "suite 02"),
+        ("wrong suite", {"suite": Suite.B}, KEY, "unknown"),
         ("wrong key", {}, bytes(16), "wrong proof"),
     )
 
@@ -323,9 +364,9 @@ class TestRefusal:
 
 
 class TestMessages:
-    @BOTH_MEDIA
-    def test_messages_arrive_in_order_and_opened_in_both_directions(self, medium: Medium) -> None:
-        pair = established(medium)
+    @SPOKEN
+    def test_messages_arrive_in_order_and_opened_in_both_directions(self, medium: Medium, suite: Suite) -> None:
+        pair = established(medium, identity=replace(IDENTITY, suite=suite), find_key=lambda _: KEY)
         for number in range(5):
             pair.terminal.send(b"up %d" % number)
             pair.frontend.send(b"down %d" % number)
@@ -333,13 +374,15 @@ class TestMessages:
         assert at_terminal == [b"down %d" % number for number in range(5)]
         assert at_frontend == [b"up %d" % number for number in range(5)]
 
-    def test_the_second_implementation_reads_what_a_session_sends(self) -> None:
-        (vector,) = good("04_handshake", "handshake, suite A on TCP")
-        given = vector.given["hello"]
-        identity = TerminalIdentity(SITE, TERMINAL, EPOCH, KEY_VERSION, given["terminal_kind"])
-        pair = established(identity=identity, limits=(given["body_limit"], 4096), find_key=lambda _: KEY)
+    @pytest.mark.parametrize("suite", [Suite.A, Suite.B])
+    def test_the_second_implementation_reads_what_a_session_sends(self, suite: Suite) -> None:
+        way = f"suite {suite.name} on TCP"
+        (vector,) = good("04_handshake", f"handshake, {way}")
+        given, key = vector.given["hello"], vector.bytes_of("link_key")
+        identity = TerminalIdentity(SITE, TERMINAL, EPOCH, KEY_VERSION, given["terminal_kind"], suite=suite)
+        pair = established(identity=identity, key=key, limits=(given["body_limit"], 4096), find_key=lambda _: key)
         sealed = good("05_sealed_frames")
-        up = [v for v in sealed if v.name in {f"{n}, suite A on TCP" for n in ("BASELINE", "LIST_STATE", "HEARTBEAT")}]
+        up = [v for v in sealed if v.name in {f"{n}, {way}" for n in ("BASELINE", "LIST_STATE", "HEARTBEAT")}]
         for frame in up:
             pair.terminal.send(frame.bytes_of("message"))
         pair.pump()

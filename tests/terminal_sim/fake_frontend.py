@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from protocol.codes import ByeCode, Medium
+from protocol.codes import ByeCode, Medium, ProofSuite
 from protocol.handshake import Hello
 from protocol.keys import link_key
 from protocol.limits import BODY_BYTES_MAX_TCP
@@ -48,6 +48,7 @@ class FakeFrontEnd:
     settled: int = 0
     messages: list[UpMessage] = field(default_factory=list)
     byes: list[int] = field(default_factory=list)
+    proof_suite: int = ProofSuite.AES_CMAC
     body_bytes_max: int = BODY_BYTES_MAX_TCP
     sessions: list[FakeConnection] = field(default_factory=list)
 
@@ -100,7 +101,9 @@ class FakeConnection:
             self.flush()
 
     def find_key(self, hello: Hello) -> bytes:
-        return link_key(self.frontend.link_key_of, terminal=hello.terminal, epoch=hello.epoch, key_version=1)
+        return link_key(
+            self.frontend.link_key_of, terminal=hello.terminal, epoch=hello.epoch, key_version=1, suite=hello.suite
+        )
 
     def received(self, data: bytes) -> None:
         assert self.session is not None
@@ -116,7 +119,7 @@ class FakeConnection:
         frontend = self.frontend
         frontend.messages.append(message)
         if isinstance(message, Baseline):
-            assert verify_baseline(MacKey(frontend.seal_key), message.seal, message.sealed_part())
+            assert verify_baseline(MacKey(frontend.seal_key, frontend.proof_suite), message.seal, message.sealed_part())
             for entry in message.entries:
                 self.first[entry.epoch] = entry.first_unacknowledged
                 self.ack(entry.epoch)
@@ -127,7 +130,9 @@ class FakeConnection:
                 frontend.keep(head.epoch, head.sequence, record)
             self.ack(message.epoch)
         elif isinstance(message, Tombstone):
-            assert verify_tombstone(MacKey(frontend.seal_key), message.seal, message.sealed_part())
+            assert verify_tombstone(
+                MacKey(frontend.seal_key, frontend.proof_suite), message.seal, message.sealed_part()
+            )
             for sequence in range(message.first, message.last + 1):
                 frontend.keep(message.epoch, sequence, b"")
             self.ack(message.epoch)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.cards.aes import AesCardImage, CardKeys
+from protocol.codes import ProofSuite, Suite
 from protocol.deny_list import DenyList
 from protocol.keys import card_key, link_key, seal_key
 from protocol.mac import MacKey
@@ -72,18 +73,22 @@ def no_log(event: str, /, **facts: object) -> None:
     pass
 
 
-def terminal_secrets(*, terminal: int = TERMINAL, epoch: int = 1) -> TerminalSecrets:
+def terminal_secrets(
+    *, terminal: int = TERMINAL, epoch: int = 1, suite: int = Suite.A, proof_suite: int = ProofSuite.AES_CMAC
+) -> TerminalSecrets:
     return TerminalSecrets(
         site=SITE,
         terminal=terminal,
         epoch=epoch,
         key_version=1,
-        link_key=link_key(LINK_MASTER, terminal=terminal, epoch=epoch, key_version=1),
-        seal_key=seal_key(SEAL_MASTER, terminal=terminal, epoch=epoch),
+        link_key=link_key(LINK_MASTER, terminal=terminal, epoch=epoch, key_version=1, suite=suite),
+        seal_key=seal_key(SEAL_MASTER, terminal=terminal, epoch=epoch, proof_suite=proof_suite),
         enrolment_id=bytes((epoch,)) * 8,
         merchant=MERCHANT,
         root_public=SoftwareSigner(ROOT_SEED).public_key,
         sam=SoftwareSam({1: TerminalMasters(AUTHENTICATE_MASTER, DEBIT_MASTER)}),
+        suite=suite,
+        proof_suite=proof_suite,
     )
 
 
@@ -174,14 +179,14 @@ def check_chain(terminal: PosTerminal) -> list[bytes]:
     """Seals, links, identities and card proofs of everything held; returns the records."""
     records = records_of(terminal)
     secrets = terminal.secrets
-    key = MacKey(secrets.seal_key)
+    key = secrets.sealing()
     first = read_head(records[0]).sequence if records else 1
     before = genesis_seal(key, secrets.terminal, secrets.epoch, secrets.enrolment_id) if first == 1 else None
     checked = verify_chain(key, b"".join(records), before)
     assert checked == ChainCheck(len(records), checked.last_seal, None)
     for offset, record in enumerate(records):
         head, body = read_head(record), decode_body(record)
-        assert head.sequence == first + offset
+        assert (head.sequence, head.proof_suite) == (first + offset, secrets.proof_suite)
         if isinstance(body, Purchase | Completion):
             assert verify_card_proof(MacKey(card_key(TAC_MASTER, body.uid)), head, body)
     return records

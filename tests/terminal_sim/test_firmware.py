@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from protocol.cards.apdu import Identity
-from protocol.codes import AbortReason, RecordType
+from protocol.codes import AbortReason, ProofSuite, RecordType
 from protocol.list_receiver import Apply
 from protocol.records import Aborted, Completion, Grey, Purchase, decode_body, read_head
 from terminal_sim.card import Disturbance, Effect, Moment
@@ -50,8 +50,9 @@ def test_a_sale_leaves_one_proven_purchase_and_a_confirmed_card() -> None:
     assert bench.oracle.check_cards(bench.cards) == []
 
 
-def test_numbers_seals_and_sums_go_on_after_every_boot() -> None:
-    bench = Bench()
+@pytest.mark.parametrize("proof_suite", list(ProofSuite))
+def test_numbers_seals_and_sums_go_on_after_every_boot(proof_suite: ProofSuite) -> None:
+    bench = Bench(secrets=terminal_secrets(proof_suite=proof_suite))
     card = bench.issue()
     for boot in range(1, 6):
         terminal = bench.boot()

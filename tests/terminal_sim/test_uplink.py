@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from protocol.codes import ByeCode, ListForm, SealStatus, TombstoneReason
+from protocol.codes import ByeCode, ListForm, SealStatus, Suite, TombstoneReason
 from protocol.messages import (
     Ack,
     Baseline,
@@ -81,15 +81,15 @@ class Moments:
 class Site:
     """One terminal, one front-end, one cable."""
 
-    def __init__(self, seed: int = 1, *, layout: FlashLayout | None = None) -> None:
+    def __init__(self, seed: int = 1, *, layout: FlashLayout | None = None, suite: Suite = Suite.A) -> None:
         print(f"seed {seed}")
         self.world = World(seed)
         self.host = Host(self.world, "terminal-1")
         self.server = Host(self.world, "frontend")
         self.layout = layout if layout is not None else flash_layout(ring_sectors=12)
         self.flash = VirtualFlash(self.layout.size_bytes)
-        self.secrets = terminal_secrets()
-        self.frontend = FakeFrontEnd(self.server, ADDRESS, self.secrets.seal_key)
+        self.secrets = terminal_secrets(suite=suite, proof_suite=suite)
+        self.frontend = FakeFrontEnd(self.server, ADDRESS, self.secrets.seal_key, proof_suite=suite)
         self.frontend.listen()
         self.cards = MemoryCards()
         self.oracle = Oracle({TERMINAL: self.secrets.merchant})
@@ -268,8 +268,9 @@ def test_recollection_brings_records_again_and_tombstones_for_those_that_are_gon
     assert again == 180 - (oldest - 1) - 34
 
 
-def test_unacknowledged_records_in_a_dead_sector_become_a_tombstone_and_block_nothing() -> None:
-    site = Site()
+@pytest.mark.parametrize("suite", [Suite.A, Suite.B])
+def test_unacknowledged_records_in_a_dead_sector_become_a_tombstone_and_block_nothing(suite: Suite) -> None:
+    site = Site(suite=suite)
     site.taps(100)
     site.flash.dead_sectors.add(site.layout.ring.start + 1)
     site.uplink.start()
