@@ -16,7 +16,8 @@ from bench.site import FRONTEND, KEY_VERSION, SITE, BenchSite
 from frontend_server.keys import FrontendKeys
 from frontend_server.server import FrontendServer
 from frontend_server.settings import FrontendSettings
-from ledger_sync.link.forwarder import Forwarder, ForwarderSettings
+from ledger_sync.link.forwarder import Forwarder
+from ledger_sync.link.settings import ForwarderSettings
 from ledger_sync.spool import Spool, SpoolWriter
 from onecard_runtime import Runtime
 from onecard_site import utc_offset_of

@@ -16,7 +16,8 @@ from frontend_server.alarms import AlarmingLog, Alarms
 from frontend_server.keys import FrontendKeys
 from frontend_server.place import FrontendPlace, World, free_bytes_of
 from frontend_server.server import FrontendServer
-from ledger_sync.link.forwarder import Forwarder, ForwarderSettings
+from ledger_sync.link.forwarder import Forwarder
+from ledger_sync.link.settings import ForwarderSettings
 from ledger_sync.spool import Spool, SpoolWriter
 from protocol.errors import ProtocolError
 from protocol.mac import MacKey

@@ -1,4 +1,4 @@
-"""The forwarder: claims batches from the spool, sends them, settles what the ledger signed a receipt for (R16, R17).
+"""The forwarder: keeps the link to the ledger up, and has batches sent and settled over it (R16, R17).
 
 Runs in the `serve` process as a callback object on the ports. It never deletes and never decides that something has
 arrived: a row leaves its hands only when `Spool.settle` has found the digest in its own file. A connection that
@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
+from ledger_sync.link.outbox import Outbox
 from ledger_sync.link.session import FrontEndLink, LinkState
-from ledger_sync.spool.batches import Batch
+from ledger_sync.link.settings import ForwarderSettings, LedgerEvents, SpoolAccess
 from ledger_sync.spool.spool import Spool
-from protocol.codes import ListForm, ListKind, RefusalCode, ReportKind
+from protocol.codes import ListKind, RefusalCode, ReportKind
 from protocol.errors import RemoteError
-from protocol.limits import BATCHES_OUTSTANDING_MAX, REPORT_TEXT_BYTES_MAX
+from protocol.limits import REPORT_TEXT_BYTES_MAX
 from protocol.link_messages import (
     BatchMessage,
     DownMessage,
@@ -38,48 +38,11 @@ from protocol.link_messages import (
 )
 from protocol.mac import MacKey
 from protocol.ports import Clock, Log, Network, Random, Stream
-from protocol.rows import peek
 from protocol.signed import Certificate, SignedHead, Version
 
 T = TypeVar("T")
 
 REPORTS_QUEUED_MAX: Final = 256  # what the operator must know while the ledger is away; the oldest goes first
-
-
-@dataclass(slots=True, kw_only=True)
-class ForwarderSettings:
-    """Where the ledger is, who we are, and how patient we are."""
-
-    frontend: int
-    site: int
-    address: str
-    root_public_key: bytes
-    claim_interval_ms: int = 50  # how long a committed row waits for company before it is sent
-    greeting_timeout_ms: int = 10_000
-    receipt_timeout_ms: int = 60_000  # a ledger that posts a megabyte on a slow disk answers within seconds
-    ping_interval_ms: int = 10_000
-    back_off_ms_min: int = 100
-    back_off_ms_max: int = 10_000
-
-
-class SpoolAccess(Protocol):
-    """The one owner of the spool's connection; work of intake and forwarder runs there in turn."""
-
-    def run(self, work: Callable[[Spool], T], done: Callable[[T | None, BaseException | None], None]) -> None:
-        """Run `work` on the spool's thread, then `done` among the callbacks."""
-
-
-class LedgerEvents(Protocol):
-    """What the server is told (all among the callbacks). The head of a list is not verified here."""
-
-    def on_list(self, head: SignedHead, certificate: Certificate, form: ListForm, base: Version, data: bytes) -> None:
-        """A LIST came: a whole content, or a delta from `base`."""
-
-    def on_recollect(self, terminal: int, epoch: int, first: int, last: int) -> None:
-        """The ledger misses these records (R9)."""
-
-    def on_settled(self, terminals: set[tuple[int, int]]) -> None:
-        """Rows of these (terminal, epoch) were settled."""
 
 
 class ForwarderState(Enum):
@@ -89,13 +52,6 @@ class ForwarderState(Enum):
     UP = "up"
     WAITING = "waiting"
     STOPPED = "stopped"
-
-
-@dataclass(slots=True)
-class _Outstanding:
-    batch: Batch
-    terminals: set[tuple[int, int]]
-    sent_at_ms: int
 
 
 class _Wire:
@@ -128,6 +84,18 @@ class _Wire:
             self._forwarder.wire_closed(error)
 
 
+class _Counted:
+    """The forwarder's way to the spool, as the outbox sees it."""
+
+    __slots__ = ("_forwarder",)
+
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
+
+    def run(self, work: Callable[[Spool], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        self._forwarder.run_on_spool(work, done)
+
+
 class Forwarder:
     """Owns one connection to the ledger at a time."""
 
@@ -154,18 +122,14 @@ class Forwarder:
         self.life = 0  # rises with every connection: late answers of an older one are recognised
         self._stream: Stream | None = None
         self._link: FrontEndLink | None = None
-        self._outstanding: deque[_Outstanding] = deque()
-        self._claimed_up_to = 0
         self._spool_calls = 0
-        self._is_claiming = False
-        self._claim_again = False
+        self._outbox = Outbox(
+            _Counted(self), clock=clock, log=log, send=self._send, settled=self._tell_settled, failed=self._lose
+        )
         self._reports: deque[Report] = deque(maxlen=REPORTS_QUEUED_MAX)
         self._back_off_ms = settings.back_off_ms_min
         self._heard_at_ms = 0
         self._stopped: Callable[[], None] | None = None
-        self.batches_sent = 0
-        self.batches_settled = 0
-        self.receipts_ignored = 0
         self.connections = 0
         self.last_fault = ""
 
@@ -190,7 +154,7 @@ class Forwarder:
 
     def rows_committed(self) -> None:
         """New rows are in the spool; without this call they are found at the next claim interval."""
-        self._pump()
+        self._outbox.pump()
 
     def request_list(self, kind: ListKind, version: Version) -> None:
         """Ask for a list; dropped while offline, since the ledger sends every current list after LINK_WELCOME."""
@@ -207,10 +171,10 @@ class Forwarder:
         return {
             "state": self._state.value,
             "address": self._settings.address,
-            "batches_outstanding": len(self._outstanding),
-            "batches_sent": self.batches_sent,
-            "batches_settled": self.batches_settled,
-            "receipts_ignored": self.receipts_ignored,
+            "batches_outstanding": len(self._outbox),
+            "batches_sent": self._outbox.batches_sent,
+            "batches_settled": self._outbox.batches_settled,
+            "receipts_ignored": self._outbox.receipts_ignored,
             "connections": self.connections,
             "last_fault": self.last_fault,
         }
@@ -250,7 +214,7 @@ class Forwarder:
             )
             self._flush()
 
-        self._call(facts, greet)
+        self.run_on_spool(facts, greet)
         self._after(self._settings.greeting_timeout_ms, self._check_greeting)
 
     def wire_received(self, data: bytes) -> None:
@@ -276,7 +240,7 @@ class Forwarder:
     def _dispatch(self, message: DownMessage) -> None:
         match message:
             case Receipt():
-                self._take_receipt(message)
+                self._outbox.receipt(message)
             case LinkWelcome():
                 self._take_welcome(message)
             case ListMessage():
@@ -291,7 +255,6 @@ class Forwarder:
 
     def _take_welcome(self, welcome: LinkWelcome) -> None:
         life = self.life
-        self._claimed_up_to = 0
 
         def reconcile(spool: Spool) -> bool:
             generation, _ = spool.known_ledger()
@@ -309,42 +272,18 @@ class Forwarder:
                 self._lose("the ledger is of an older generation than one that has already settled rows here")
             else:
                 self._state = ForwarderState.UP
+                self._outbox.reset(is_open=True)
                 self._back_off_ms = self._settings.back_off_ms_min
                 self._log("link.up", generation=welcome.generation, position=welcome.position)
                 self._send_reports()
                 self._keep_alive()
                 self._pump_regularly()
 
-        self._call(reconcile, reconciled)
+        self.run_on_spool(reconcile, reconciled)
 
-    def _take_receipt(self, receipt: Receipt) -> None:
-        life = self.life
-
-        def settled(is_settled: bool | None, error: BaseException | None) -> None:  # noqa: FBT001 - a result
-            if error is not None:
-                self._log("link.not_settled", alarm=True, error=str(error))
-                self._lose("the spool cannot settle")
-                return
-            if not is_settled:
-                self.receipts_ignored += 1
-                self._log("link.receipt_ignored", alarm=True, first_row=receipt.name.first_row)
-                return
-            if life != self.life:
-                return
-            self.batches_settled += 1
-            terminals = self._forget_outstanding(receipt)
-            if self._events is not None and terminals:
-                self._events.on_settled(terminals)
-            self._pump()
-
-        self._call(lambda spool: spool.settle(receipt), settled)
-
-    def _forget_outstanding(self, receipt: Receipt) -> set[tuple[int, int]]:
-        for waiting in self._outstanding:
-            if waiting.batch.name == receipt.name:
-                self._outstanding.remove(waiting)
-                return waiting.terminals
-        return set()
+    def _tell_settled(self, terminals: set[tuple[int, int]]) -> None:
+        if self._events is not None:
+            self._events.on_settled(terminals)
 
     def _take_list(self, message: ListMessage) -> None:
         try:
@@ -367,44 +306,8 @@ class Forwarder:
 
     def _pump_regularly(self) -> None:
         if self._state is ForwarderState.UP:
-            self._pump()
+            self._outbox.pump()
             self._after(self._settings.claim_interval_ms, self._pump_regularly)
-
-    def _pump(self) -> None:
-        """Claim and send until enough is outstanding or nothing is left."""
-        if self._state is not ForwarderState.UP or len(self._outstanding) >= BATCHES_OUTSTANDING_MAX:
-            return
-        if self._is_claiming:
-            self._claim_again = True
-            return
-        self._is_claiming = True
-        self._claim_again = False
-        life, after_row = self.life, self._claimed_up_to
-
-        def claimed(batch: Batch | None, error: BaseException | None) -> None:
-            self._is_claiming = False
-            if life != self.life:
-                return
-            if error is not None:
-                self._log("link.not_claimed", alarm=True, error=str(error))
-                self._lose("the spool cannot be read")
-            elif batch is not None:
-                self._send_batch(batch)
-                self._pump()
-            elif self._claim_again:
-                self._pump()
-
-        self._call(lambda spool: spool.claim(after_row), claimed)
-
-    def _send_batch(self, batch: Batch) -> None:
-        self._claimed_up_to = batch.name.last_row
-        terminals = set()
-        for _, row in batch.rows:
-            head = peek(row)
-            terminals.add((head.terminal, head.epoch))
-        self._outstanding.append(_Outstanding(batch, terminals, self._clock.monotonic_ms()))
-        self.batches_sent += 1
-        self._send(BatchMessage(batch.name, list(batch.rows)))
 
     def _send_reports(self) -> None:
         while self._reports and self._state is ForwarderState.UP:
@@ -425,7 +328,8 @@ class Forwarder:
         if self._state is not ForwarderState.UP:
             return
         now_ms, settings = self._clock.monotonic_ms(), self._settings
-        if self._outstanding and now_ms - self._outstanding[0].sent_at_ms > settings.receipt_timeout_ms:
+        oldest_ms = self._outbox.oldest_ms()
+        if oldest_ms is not None and now_ms - oldest_ms > settings.receipt_timeout_ms:
             self._lose("a batch was not answered in time")
         elif now_ms - self._heard_at_ms > 3 * settings.ping_interval_ms:
             self._lose("the ledger is silent")
@@ -471,11 +375,12 @@ class Forwarder:
         self.life += 1
         stream, self._stream = self._stream, None
         self._link = None
-        self._outstanding.clear()
+        self._outbox.reset(is_open=False)
         if stream is not None:
             stream.abort()
 
-    def _call(self, work: Callable[[Spool], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+    def run_on_spool(self, work: Callable[[Spool], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        """`SpoolAccess.run`, counted: `stop` waits for what is under way."""
         self._spool_calls += 1
 
         def finished(result: T | None, error: BaseException | None) -> None:

@@ -9,7 +9,8 @@ from frontend_server.alarms import Alarms
 from frontend_server.list_cache import decode_cache
 from frontend_server.server import FrontendServer, ServerState
 from frontend_server.settings import FrontendSettings
-from ledger_sync.link.forwarder import Forwarder, ForwarderSettings
+from ledger_sync.link.forwarder import Forwarder
+from ledger_sync.link.settings import ForwarderSettings
 from ledger_sync.spool import Spool, SpoolWriter
 from protocol.codes import ListKind
 from protocol.ports import Log

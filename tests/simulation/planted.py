@@ -20,7 +20,7 @@ from ledger_sync.ledger.books import CardState
 from ledger_sync.ledger.judge import Judge
 from ledger_sync.ledger.look_ups import LookUps
 from ledger_sync.ledger.service import LedgerService
-from ledger_sync.link.forwarder import Forwarder
+from ledger_sync.link.outbox import Outbox
 from ledger_sync.spool import Outcome, OutcomeKind, RecordsIntake, Spool
 from ledger_sync.spool.accept import Acceptor
 from ledger_sync.spool.batches import Batch
@@ -55,18 +55,18 @@ def _acknowledge_before_commit(patch: pytest.MonkeyPatch) -> None:
 
 
 def _settle_on_send(patch: pytest.MonkeyPatch) -> None:
-    send = Forwarder._send_batch
+    send = Outbox._take
 
-    def sends(forwarder: Forwarder, batch: Batch) -> None:
-        send(forwarder, batch)
+    def sends(outbox: Outbox, batch: Batch) -> None:
+        send(outbox, batch)
 
         def settle(spool: Spool) -> bool:
             generation, position = spool.known_ledger()
             return spool.settle(Receipt(batch.name, generation, position + 1, CHAIN_START, 0, 0, 0, 0))
 
-        forwarder._call(settle, lambda _, __: None)
+        outbox._spool.run(settle, lambda _, __: None)
 
-    patch.setattr(Forwarder, "_send_batch", sends)
+    patch.setattr(Outbox, "_take", sends)
 
 
 def _dedupe_by_watermark_alone(patch: pytest.MonkeyPatch) -> None:
