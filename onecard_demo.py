@@ -414,6 +414,7 @@ def demo(
             good = agreement.agrees and not result["accepted_after_loss"]
             if not good:
                 keep()
+            result["data_kept"] = data_dir is not None or not good
             if as_json:
                 print(json.dumps(result, ensure_ascii=False))
             else:
