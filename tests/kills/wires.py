@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
+from frontend_server.place import World
 from protocol.codes import FrameKind, LinkType
-from protocol.ports import Clock, Executor, Files, Listener, Log, Network, Random, Stream, StreamHandler
+from protocol.ports import Clock, Executor, Files, Listener, Network, Stream, StreamHandler
 from tests.kills.disk import Disk
 from tests.kills.traps import Moment, Trap
 
@@ -16,24 +17,6 @@ FRAME_KIND_OFFSET: Final = 2
 LINK_LENGTH_BYTES: Final = 4
 LINK_TYPE_OFFSET: Final = 5
 LEAVE_MS: Final = 1  # a loop writes to sockets at the end of a turn: after this long the bytes are with the system
-
-
-class World(Protocol):
-    """What `onecard_runtime.Runtime` gives to a composition."""
-
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def network(self) -> Network: ...
-    @property
-    def random(self) -> Random: ...
-    @property
-    def files(self) -> Files: ...
-    @property
-    def log(self) -> Log: ...
-    def executor(self, name: str) -> Executor: ...
-    def on_signal(self, callback: Callable[[], None]) -> None: ...
-    def stop(self, exit_code: int = 0) -> None: ...
 
 
 class Wires:
