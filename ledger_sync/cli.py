@@ -1,4 +1,5 @@
-"""`onecard ledger`: the central ledger's verbs; those on cards are in `cli_cards`.
+"""`onecard ledger`: the central ledger's verbs; those on cards are in `cli_cards`, those of two persons
+in `cli_decide`.
 
 Reports, balances and `verify` open the file read-only, beside a server or without one.
 """
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ledger_sync import cli_cards
+from ledger_sync import cli_cards, cli_decide
 from ledger_sync.cli_report import show_conservation, show_merchants, show_report
 from ledger_sync.cli_work import (
     EXAMPLE,
@@ -183,3 +184,5 @@ def verify(context: typer.Context, site: SitePath = Path(), as_json: AsJson = Fa
 
 app.registered_commands.extend(cli_cards.app.registered_commands)
 app.add_typer(cli_cards.card, name="card")
+app.add_typer(cli_decide.suspense, name="suspense")
+app.add_typer(cli_decide.quarantine, name="quarantine")

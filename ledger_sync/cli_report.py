@@ -39,6 +39,7 @@ def show_report(host: Host, found: dict[str, Any], *, with_items: bool) -> None:
     _show_agreement(host, found)
     show_conservation(host, found["conservation"])
     _show_open(host, found["open_items"])
+    _show_decided(host, found["decided"])
     if with_items:
         _show_items(host, found["open_items"], found["at_ms"])
 
@@ -71,12 +72,14 @@ def _show_agreement(host: Host, found: dict[str, Any]) -> None:
     books, ahead = found["conservation"], found["open_items"]["completion"]["amount_cents"]
     held = found["records"]["amount_cents"]
     aside = books["suspense_grey_cents"] + books["suspense_unproven_cents"]
-    difference = books["merchant_cents"] + aside - held - ahead
+    given_back = found["decided"]["not_spent"]["grey_cents"]
+    difference = books["merchant_cents"] + aside + given_back - held - ahead
     rows: list[list[object]] = [
         ["records held", host.yuan(held)],
         ["+ booked before their records came", host.yuan(ahead)],
         ["owed to merchants", host.yuan(books["merchant_cents"])],
         ["+ set aside (grey, unproven)", host.yuan(aside)],
+        ["+ greys given back to cards by two persons", host.yuan(given_back)],
         [f"difference; {found['forks']} forks may explain it", host.yuan(difference)],
     ]
     host.table("records and money", ["", "yuan"], rows)
@@ -90,7 +93,7 @@ def _show_open(host: Host, kinds: dict[str, Any]) -> None:
             one["sequences"],
             host.yuan(one["amount_cents"]),
             one["amount_unknown"],
-            _age(one["age_ms"]) if one["oldest_ms"] is not None else "",
+            age(one["age_ms"]) if one["oldest_ms"] is not None else "",
             MEANINGS[kind],
         ]
         for kind, one in kinds.items()
@@ -98,6 +101,19 @@ def _show_open(host: Host, kinds: dict[str, Any]) -> None:
     ]
     columns = ["kind", "items", "records", "yuan", "of unknown amount", "oldest", "means"]
     host.table("open items: what is not settled yet, by kind", columns, rows)
+
+
+def _show_decided(host: Host, decided: dict[str, Any]) -> None:
+    """Nothing where two persons never had to decide."""
+    rows: list[list[object]] = [
+        [name.replace("_", " "), decided[name]["items"], host.yuan(decided[name]["amount_cents"])]
+        for name in ("spent", "not_spent", "rejected")
+    ]
+    if any(row[1] for row in rows) or decided["reversed"]:
+        host.table("decided by two persons, and not reversed by a proof", ["decision", "items", "yuan"], rows)
+        host.say(f"{decided['reversed']} decisions were reversed by a proof that came later.")
+    if decided["proposed"]:
+        host.say(f"{decided['proposed']} decisions wait for a second person: onecard ledger suspense list")
 
 
 def _show_items(host: Host, kinds: dict[str, Any], at_ms: int) -> None:
@@ -109,7 +125,7 @@ def _show_items(host: Host, kinds: dict[str, Any], at_ms: int) -> None:
             _stretch(item),
             "" if item["merchant"] is None else item["merchant"],
             "unknown" if item["amount_cents"] is None else host.yuan(item["amount_cents"]),
-            _age(at_ms - item["since_ms"]) if item["since_ms"] else "",
+            age(at_ms - item["since_ms"]) if item["since_ms"] else "",
             item["detail"],
         ]
         for one in kinds.values()
@@ -130,7 +146,7 @@ def _stretch(item: dict[str, Any]) -> str:
     return str(item["first"]) if item["first"] == item["last"] else f"{item['first']}–{item['last']}"
 
 
-def _age(age_ms: int) -> str:
+def age(age_ms: int) -> str:
     """The largest unit that fits, cut off: 26 hours are `1 d`."""
     for size_ms, unit in _AGES:
         if age_ms >= size_ms:

@@ -43,6 +43,7 @@ class Held:
     merchant: int | None
     counter_hint: int | None = None
     is_open_grey: bool = False
+    """Set aside without proof, as a grey or by two persons: the proof of its identity and card resolves it."""
 
 
 @dataclass(slots=True)
@@ -123,6 +124,8 @@ class Books:
         """(posting, account, booking day, cents), one per record."""
         self.totals: dict[tuple[int, int], int] = {}
         """(account, booking day) → cents of all accounts but mirrors."""
+        self.reversals: list[tuple[int, int, int]] = []
+        """(account, booking day, cents) of entries that stand by themselves, never netted with what follows them."""
         self.changed_cards: dict[int, CardState] = {}
         self.touched_terminals: dict[int, TerminalState] = {}
         """Those whose state this transaction looked up or changed."""
@@ -197,11 +200,17 @@ class Books:
         key = (account, booking_day)
         self.totals[key] = self.totals.get(key, 0) + cents
 
+    def reverse(self, account: int, cents: int, booking_day: int) -> None:
+        """As `credit`, by an entry of its own: whoever reads the books must see the reversal (R20, R26)."""
+        self.reversals.append((account, booking_day, cents))
+
     def flush(self, *, position: int | None = None, operation: int | None = None) -> None:
         """Write what was booked. Raises LedgerDamaged unless debits equal credits, here and in all (R18)."""
         changes: dict[int, int] = {}
         mirrors = sum(entry[3] for entry in self.entries)
         for (account, _), cents in self.totals.items():
+            changes[account] = changes.get(account, 0) + cents
+        for account, _, cents in self.reversals:
             changes[account] = changes.get(account, 0) + cents
         if mirrors + sum(changes.values()) != 0:
             raise LedgerDamaged("debits and credits of this transaction differ")
@@ -232,6 +241,9 @@ class Books:
         for (account, day), cents in sorted(self.totals.items()):
             yield key, position, operation, None, account, day, cents
             key += 1
+        for account, day, cents in self.reversals:
+            yield key, position, operation, None, account, day, cents
+            key += 1
         self.next_ids["entries"] = key
 
     def _flush_states(self) -> None:
@@ -253,6 +265,7 @@ class Books:
     def _clear(self) -> None:
         self.entries.clear()
         self.totals.clear()
+        self.reversals.clear()
         self.changed_cards.clear()
         for state in self.touched_terminals.values():
             state.fresh.clear()

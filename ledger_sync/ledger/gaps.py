@@ -25,6 +25,8 @@ import apsw
 KINDS: Final = (
     "gap", "tombstone", "quarantine", "epoch_tail", "grey", "suspect", "load_in_flight", "completion",
 )  # fmt: skip
+REJECTED: Final = "rejected"
+"""Kind of what two persons have rejected: it takes part in the amounts of holes, and is no open item."""
 ITEMS_LISTED_MAX: Final = 1_000  # of each kind in a report; counts and sums are of all
 
 _HOLES: Final = """
@@ -60,13 +62,16 @@ ORDER BY 1, 2, 3
 """
 """Stretches without a record. The last of an epoch (is_tail 1) may be empty; what is quarantined may lie beyond it."""
 _QUARANTINED: Final = """
-SELECT terminal, epoch, sequence, last_sequence, type, result, amount_cents, merchant, trade_ms, reason
+SELECT terminal, epoch, sequence, last_sequence, type, result, amount_cents, merchant, trade_ms, reason,
+       item IN (SELECT item FROM decisions WHERE subject = 'quarantine' AND outcome = 'reject' AND state = 'confirmed')
 FROM quarantine WHERE resolved_position IS NULL ORDER BY terminal, epoch, sequence, item
 """
 _SUSPENSE: Final = """
-SELECT s.kind, s.terminal, s.epoch, s.sequence, s.amount_cents, s.merchant, s.trade_ms,
+SELECT s.kind, s.terminal, s.epoch, s.sequence, s.amount_cents, s.merchant, s.trade_ms, s.card,
        EXISTS (SELECT 1 FROM postings p WHERE p.card = s.card AND p.counter = s.counter_hint + 1)
-FROM suspense s WHERE s.resolved_position IS NULL ORDER BY s.trade_ms, s.posting
+FROM suspense s WHERE s.resolved_position IS NULL AND s.posting NOT IN (
+    SELECT item FROM decisions WHERE subject = 'suspense' AND state = 'confirmed')
+ORDER BY s.trade_ms, s.posting
 """
 
 
@@ -92,14 +97,24 @@ class OpenItem:
 
 def open_items(connection: apsw.Connection) -> Iterator[OpenItem]:
     """All open items of a ledger, kind by kind."""
+    return (item for item in _all_items(connection) if item.kind != REJECTED)
+
+
+def rejected_items(connection: apsw.Connection) -> Iterator[OpenItem]:
+    """Quarantined records that two persons have rejected: no longer open, and still no record of their sequence."""
+    return (item for item in _all_items(connection) if item.kind == REJECTED)
+
+
+def _all_items(connection: apsw.Connection) -> Iterator[OpenItem]:
     quarantined = [_quarantine_item(row) for row in connection.execute(_QUARANTINED)]
     yield from _missing(connection, quarantined)
     yield from quarantined
     yield from _tails(connection)
-    for kind, terminal, epoch, sequence, cents, merchant, since, is_used in connection.execute(_SUSPENSE):
+    for kind, terminal, epoch, sequence, cents, merchant, since, card, is_used in connection.execute(_SUSPENSE):
         name = "grey" if kind == "grey" else "suspect"
         hint = "another identity has the counter that this debit would have had: probably not spent" if is_used else ""
-        yield OpenItem(name, terminal, epoch, sequence, sequence, cents, merchant, since, hint)
+        detail = f"card {masked(card)}{'; ' * is_used}{hint}"
+        yield OpenItem(name, terminal, epoch, sequence, sequence, cents, merchant, since, detail)
     yield from _rest(connection)
 
 
@@ -129,6 +144,11 @@ def summary(items: Iterable[OpenItem], *, now_ms: int) -> dict[str, dict[str, An
     return found
 
 
+def masked(card: int) -> str:
+    """A card number as reports show it: its last four digits."""
+    return f"…{card % 10_000:04d}"
+
+
 def missing_ranges(connection: apsw.Connection) -> Iterator[tuple[int, int, int, int]]:
     """(terminal, epoch, first, last) of the gaps, for re-collection (R9)."""
     for item in open_items(connection):
@@ -137,9 +157,10 @@ def missing_ranges(connection: apsw.Connection) -> Iterator[tuple[int, int, int,
 
 
 def _quarantine_item(row: tuple[Any, ...]) -> OpenItem:
-    terminal, epoch, first, last, kind, result, cents, merchant, since, reason = row
+    terminal, epoch, first, last, kind, result, cents, merchant, since, reason, is_rejected = row
     detail = f"result {result:02x}, {'no type' if kind is None else f'type {kind:02x}'}: {reason}"
-    return OpenItem("quarantine", terminal, epoch, first, last, cents, merchant, since, detail)
+    name = REJECTED if is_rejected else "quarantine"
+    return OpenItem(name, terminal, epoch, first, last, cents, merchant, since, detail)
 
 
 def _missing(connection: apsw.Connection, quarantined: list[OpenItem]) -> Iterator[OpenItem]:

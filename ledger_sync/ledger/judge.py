@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from ledger_sync.ledger.accounts import MERCHANT_BASE, SUSPENSE_GREY, SUSPENSE_UNPROVEN
 from ledger_sync.ledger.books import UNKNOWN, Booked, Books, CardState, Held, Standing, TerminalState
+from ledger_sync.ledger.decisions import end_by_proof
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps, Proof
 from ledger_sync.ledger.quarantine import Place
@@ -275,16 +276,22 @@ class Judge:
         return result if is_grey else self._report_fork(record, result, body.amount_cents)
 
     def _resolve(self, grey: Held, posting: int, cents: int, merchant: int, card: CardState, record: Record) -> None:
-        """Suspense → merchant; what the proof says differently from the grey is the mirror's (R20)."""
+        """Suspense → merchant; what the proof says differently from the grey is the mirror's (R20).
+
+        What two persons decided before is reversed first, by entries of its own.
+        """
         grey.is_open_grey = False
-        self._books.credit(SUSPENSE_GREY, -grey.amount_cents, record.booking_day)
+        kind = self._books.connection.execute(
+            "UPDATE suspense SET resolved_position = ?, resolved_by = ? WHERE posting = ? RETURNING kind",
+            (record.place.position, posting, grey.posting),
+        ).get
+        end_by_proof(self._books, grey.posting, posting, record.booking_day)
+        self._books.credit(
+            SUSPENSE_GREY if kind == "grey" else SUSPENSE_UNPROVEN, -grey.amount_cents, record.booking_day
+        )
         self._books.credit(MERCHANT_BASE + merchant, cents, record.booking_day)
         if cents != grey.amount_cents:
             self._books.debit_mirror(card, cents - grey.amount_cents, record.booking_day, posting)
-        self._books.connection.execute(
-            "UPDATE suspense SET resolved_position = ?, resolved_by = ? WHERE posting = ?",
-            (record.place.position, posting, grey.posting),
-        )
 
     def _link(self, record: Record, body: Purchase | Grey, standing: Standing, booked: Booked) -> PostingResult:
         """The record whose money a completion has booked: it stands, and moves nothing but a wrong merchant."""

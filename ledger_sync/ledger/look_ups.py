@@ -14,7 +14,8 @@ from protocol.codes import RecordType
 
 _RECORDS: Final = """
 SELECT p.sequence, p.posting, p.seal, p.type, p.card, p.counter, p.amount_cents, p.merchant,
-       s.counter_hint, coalesce(s.kind = 'grey' AND s.resolved_position IS NULL, 0)
+       s.counter_hint, s.resolved_position IS NULL AND (s.kind = 'grey' OR coalesce(s.posting, 0) IN (
+           SELECT item FROM decisions WHERE subject = 'suspense' AND state = 'confirmed'))
 FROM postings p LEFT JOIN suspense s ON s.posting = p.posting
 WHERE p.terminal = ? AND p.epoch = ? AND p.sequence BETWEEN ? AND ? ORDER BY p.posting
 """

@@ -16,9 +16,11 @@ from ledger_sync.ledger import catalogue
 from ledger_sync.ledger.accounts import CASH_IN, LOADS_IN_FLIGHT
 from ledger_sync.ledger.books import ACTIVE, LOST, Books
 from ledger_sync.ledger.cards import ALLOWED, U32_MAX, issue_cards, number_of, registered_card, set_status
+from ledger_sync.ledger.decide import confirm, propose, withdraw
 from ledger_sync.ledger.errors import VerbRefused
 from ledger_sync.ledger.keys import LedgerKeys
 from protocol.codes import ProofSuite, TerminalClass
+from protocol.trade_time import UtcOffset
 
 OPERATOR_CHARACTERS_MAX: Final = 64
 TERMINALS_PER_OPERATION_MAX: Final = 5_000
@@ -38,6 +40,10 @@ class Work:
     """Batches posted before this operation."""
     generation: int
     now_ms: int
+    operator: str
+    currency: int
+    first_open_day: int
+    utc_offset_ms: UtcOffset
     day: int
     """Booking day of this operation: today, never below the first open day."""
 
@@ -182,6 +188,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "cancel": _change_status("cancel"),
     "topup": _topup,
     "restore": _restore,
+    "propose": propose,
+    "confirm": confirm,
+    "withdraw": withdraw,
 }
 ISSUES_A_VERSION: Final = frozenset({"lost", "release", "cancel", "restore"})
 """After these the newest LIST goes to every connected front-end."""

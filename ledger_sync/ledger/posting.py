@@ -13,6 +13,7 @@ from typing import Final
 
 from ledger_sync.ledger.accounts import MERCHANT_BASE, MIRROR_BASE
 from ledger_sync.ledger.books import ACTIVE, Books, CardState, PostingRow, TerminalState
+from ledger_sync.ledger.checks import QUARANTINED, REASONS, Flaw, check_record
 from ledger_sync.ledger.evidence import PURCHASE_BYTES, PURCHASE_RECORD, SEALED_BYTES, Piece, pieces
 from ledger_sync.ledger.judge import INSERT_POSTING, Judge, Record
 from ledger_sync.ledger.keys import LedgerKeys
@@ -22,12 +23,10 @@ from ledger_sync.ledger.quarantine import Claim, Place, quarantine, release_quar
 from protocol.codes import CardKind, PostingResult, RecordType, RowKind
 from protocol.errors import Malformed
 from protocol.link_messages import ReceiptException, Row
-from protocol.proofs import verify_record
-from protocol.records import Completion, Grey, Purchase, RecordHead, Unknown, decode_body, read_head, seal_of
+from protocol.records import RecordHead, seal_of
 from protocol.rows import HEADER, PackedRow, decode, peek
 from protocol.trade_time import UtcOffset, booking_day, trade_day, trade_days
 
-QUARANTINED: Final = frozenset(range(PostingResult.QUARANTINED_SEAL, PostingResult.QUARANTINED_UNKNOWN_TERMINAL + 1))
 NOT_BOOKED: Final = frozenset({int(PostingResult.DUPLICATE), int(PostingResult.COMPLETION_NOTHING_NEW)})
 UNLISTED: Final = NOT_BOOKED | {
     int(PostingResult.POSTED),
@@ -35,12 +34,6 @@ UNLISTED: Final = NOT_BOOKED | {
     int(PostingResult.NOTED),
 }
 """Results that a receipt does not list as exceptions (docs/protocol.md §11.4)."""
-REASONS: Final = {
-    PostingResult.QUARANTINED_SEAL: "its seal does not hold",
-    PostingResult.QUARANTINED_CARD_PROOF: "its card proof does not hold",
-    PostingResult.QUARANTINED_UNKNOWN_TYPE: "a type or body version not known here",
-    PostingResult.QUARANTINED_UNKNOWN_TERMINAL: "no such terminal and epoch",
-}
 
 _TAC: Final = struct.Struct("!BIHIIHIIi")  # docs/protocol.md §7.3
 assert _TAC.size == 29
@@ -227,31 +220,16 @@ class BatchPoster:
     def _piece(self, piece: Piece, row: PackedRow, row_id: int, state: TerminalState, day: int) -> None:
         """Check format, seal and type of one record, and have it judged."""
         raw = piece.raw
-        try:
-            if piece.is_rest:
-                raise Malformed("record", "cannot be followed")
-            head = read_head(raw)
-            if (head.terminal, head.epoch, head.sequence) != (row.terminal, row.epoch, piece.sequence):
-                raise Malformed("record", "another identity than its place says")
-        except Malformed as error:
-            self._unbooked(piece, row, row_id, state, PostingResult.QUARANTINED_FORMAT, str(error))
+        if piece.is_rest:
+            self._unbooked(piece, row, row_id, state, PostingResult.QUARANTINED_FORMAT, "record cannot be followed")
             return
-        key = self._keys.seal_key(row.terminal, row.epoch, state.suite)
-        if head.proof_suite != state.suite or not verify_record(key, raw):
-            self._unbooked(piece, row, row_id, state, PostingResult.QUARANTINED_SEAL)
+        checked = check_record(raw, state, piece.sequence, self._keys, self._currency)
+        if isinstance(checked, Flaw):
+            self._unbooked(piece, row, row_id, state, checked.result, checked.reason)
             return
-        try:
-            body = decode_body(raw)
-            if isinstance(body, Unknown):
-                self._unbooked(piece, row, row_id, state, PostingResult.QUARANTINED_UNKNOWN_TYPE)
-                return
-            if isinstance(body, Purchase | Grey | Completion):
-                self._check_money(body, state)
-        except Malformed as error:
-            self._unbooked(piece, row, row_id, state, PostingResult.QUARANTINED_FORMAT, str(error))
-            return
+        head = checked.head
         record = self._record(piece, row, row_id, state, day, head)
-        result = self._judge.judge(record, body)
+        result = self._judge.judge(record, checked.body)
         if result in QUARANTINED:
             self._unbooked(piece, row, row_id, state, result)
             return
@@ -259,12 +237,6 @@ class BatchPoster:
         if head.sequence <= state.quarantined_to:
             release_quarantined(self._books, state, head.sequence, raw, self._position)
         self._result(result, row.terminal, row.epoch, head.sequence, row_id)
-
-    def _check_money(self, body: Purchase | Grey | Completion, state: TerminalState) -> None:
-        if not state.takes_money:
-            raise Malformed("record", "a money type from a proxy")  # R41
-        if body.currency != self._currency:
-            raise Malformed("record", f"currency {body.currency}, the ledger keeps {self._currency}")
 
     def _record(
         self, piece: Piece, row: PackedRow, row_id: int, state: TerminalState, day: int, head: RecordHead

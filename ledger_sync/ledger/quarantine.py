@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from ledger_sync.ledger.books import Books, TerminalState
+from ledger_sync.ledger.decisions import end_by_posting
 from protocol.codes import PostingResult
 from protocol.errors import Malformed
 from protocol.records import MONEY_TYPES, Grey, Purchase, decode_body
@@ -82,11 +83,13 @@ def quarantine(
 
 def release_quarantined(books: Books, state: TerminalState, sequence: int, raw: bytes, position: int) -> None:
     """The record that was quarantined has been posted after all: its open item ends."""
-    books.connection.execute(
+    item = books.connection.execute(
         "UPDATE quarantine SET resolved_position = ? WHERE terminal = ? AND epoch = ? AND sequence = ? AND digest = ?"
-        " AND resolved_position IS NULL",
+        " AND resolved_position IS NULL RETURNING item",
         (position, state.terminal, state.epoch, sequence, sha256(raw).digest()),
-    )
+    ).get
+    if item is not None:
+        end_by_posting(books, item)
 
 
 def stated_money(raw: bytes) -> tuple[int | None, int | None]:

@@ -1,8 +1,9 @@
 """Reports: what the ledger holds, in one JSON-able object, from a connection that may be read-only.
 
 Two views must meet (docs/ledger.md, "Agreement"): records (what terminals recorded and the ledger holds, by terminal
-and day) and money (what accounts say). `records + open items = terminals`, and
-`merchants + suspense = records + completions booked ahead of their records`, forks apart.
+and day) and money (what accounts say). `records + open items + rejected = terminals`, and
+`merchants + suspense + greys given back by two persons = records + completions booked ahead of their records`, forks
+apart.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any, Final
 import apsw
 
 from ledger_sync.ledger.accounts import SOURCES, SUBJECT_MASK, AccountKind
-from ledger_sync.ledger.gaps import open_items, summary
+from ledger_sync.ledger.decisions import NOT_SPENT, SPENT
+from ledger_sync.ledger.gaps import open_items, rejected_items, summary
 from protocol.codes import PostingResult
 
 RECORDS: Final = """
@@ -74,6 +76,7 @@ def _report(connection: apsw.Connection, *, now_ms: int, with_items: bool) -> di
         "merchant_days": _merchant_days(connection),
         "conservation": conservation(connection),
         "open_items": items,
+        "decided": _decided(connection),
         "forks": connection.execute("SELECT count(*) FROM forks").get,
         "double_posted": connection.execute(DOUBLE_POSTED).get,
     }
@@ -135,6 +138,38 @@ def _records(connection: apsw.Connection) -> dict[str, Any]:
             {"terminal": terminal, "epoch": epoch, "trade_day": day, "count": number, "amount_cents": amount}
             for (terminal, epoch, day), (number, amount) in sorted(by_day.items())
         ],
+    }
+
+
+def _decided(connection: apsw.Connection) -> dict[str, Any]:
+    """What two persons have decided and no proof has reversed, and what waits for the second person."""
+    found: dict[str, dict[str, Any]] = {
+        name: {"items": 0, "amount_cents": 0, "grey_cents": 0, "by_merchant": {}} for name in (SPENT, NOT_SPENT)
+    }
+    for outcome, merchant, count, cents, grey_cents in connection.execute(
+        "SELECT d.outcome, s.merchant, count(*), sum(s.amount_cents), sum(iif(s.kind = 'grey', s.amount_cents, 0))"
+        " FROM decisions d JOIN suspense s ON s.posting = d.item"
+        " WHERE d.subject = 'suspense' AND d.state = 'confirmed' GROUP BY 1, 2 ORDER BY 1, 2"
+    ):
+        one = found[outcome]
+        one["items"] += count
+        one["amount_cents"] += cents
+        one["grey_cents"] += grey_cents
+        one["by_merchant"][str(merchant)] = grey_cents
+    rejected: dict[str, Any] = {"items": 0, "sequences": 0, "amount_cents": 0, "amount_unknown": 0, "by_merchant": {}}
+    for item in rejected_items(connection):
+        rejected["items"] += 1
+        rejected["sequences"] += item.count
+        rejected["amount_cents"] += item.amount_cents or 0
+        rejected["amount_unknown"] += item.amount_cents is None
+        merchant = str(item.merchant or 0)
+        rejected["by_merchant"][merchant] = rejected["by_merchant"].get(merchant, 0) + (item.amount_cents or 0)
+    return {
+        "spent": found[SPENT],
+        "not_spent": found[NOT_SPENT],
+        "rejected": rejected,
+        "proposed": connection.execute("SELECT count(*) FROM decisions WHERE state = 'proposed'").get,
+        "reversed": connection.execute("SELECT count(*) FROM decisions WHERE state = 'reversed'").get,
     }
 
 

@@ -17,7 +17,7 @@ from ledger_sync.errors import UnsafeSqlite
 from ledger_sync.ledger.errors import ForeignLedger, LedgerFailure
 
 APPLICATION_ID: Final = 0x4F434C47  # "OCLG"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 SQLITE_VERSION_MIN: Final = 3_051_003  # first without the WAL-reset corruption
 BUSY_MS_MAX: Final = 5_000  # a report that is reading; never another writer
 CACHE_KIB: Final = 64 * 1024
@@ -136,7 +136,19 @@ CREATE TABLE tombstones (
     reason INTEGER NOT NULL, received_ms INTEGER NOT NULL
 ) STRICT;
 """
-TABLES: Final = _TABLES_OF_EVIDENCE + _TABLES_OF_REGISTERS + _TABLES_OF_BOOKS
+
+_TABLES_OF_DECISIONS: Final = """
+CREATE TABLE decisions (
+    decision INTEGER PRIMARY KEY, subject TEXT NOT NULL CHECK (subject IN ('suspense', 'quarantine')),
+    item INTEGER NOT NULL, outcome TEXT NOT NULL CHECK (outcome IN ('spent', 'not spent', 'retry', 'reject')),
+    state TEXT NOT NULL CHECK (state IN ('proposed', 'withdrawn', 'confirmed', 'lapsed', 'reversed')),
+    reason TEXT NOT NULL, proposed_operation INTEGER NOT NULL, proposed_by TEXT NOT NULL, proposed_ms INTEGER NOT NULL,
+    closed_operation INTEGER, closed_by TEXT, ended_by INTEGER
+) STRICT;
+CREATE UNIQUE INDEX decisions_in_force ON decisions (subject, item) WHERE state IN ('proposed', 'confirmed');
+"""
+"""Came with schema version 2; a ledger of version 1 gets them when it is next opened for writing."""
+TABLES: Final = _TABLES_OF_EVIDENCE + _TABLES_OF_REGISTERS + _TABLES_OF_BOOKS + _TABLES_OF_DECISIONS
 
 DERIVED_TABLES: Final = (
     ("meta", "one"),
@@ -153,6 +165,7 @@ DERIVED_TABLES: Final = (
     ("suspense", "posting"),
     ("completions", "posting"),
     ("quarantine", "item"),
+    ("decisions", "decision"),
     ("baselines", "baseline"),
     ("tombstones", "tombstone"),
 )
@@ -183,6 +196,7 @@ def open_writer(path: str, *, vfs: str | None = None, create: bool = False) -> a
         _configure(connection, in_memory=path == ":memory:")
         if create:
             _create(connection)
+        _upgrade(connection)
         check_ids(connection)
         # what a killed process, or a failed sync, left in the WAL is on disk before a receipt rests on it
         frames, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -227,7 +241,8 @@ def check_ids(connection: apsw.Connection) -> None:
         raise ForeignLedger("the file is no ledger")
     version = connection.pragma("user_version")
     if version != SCHEMA_VERSION:
-        raise ForeignLedger(f"ledger of schema version {version}, this program knows {SCHEMA_VERSION}")
+        hint = "; `onecard ledger serve` brings it up to date" if version == 1 else ""
+        raise ForeignLedger(f"ledger of schema version {version}, this program knows {SCHEMA_VERSION}{hint}")
 
 
 def schema_of(connection: apsw.Connection) -> dict[str, str]:
@@ -246,6 +261,14 @@ def _configure(connection: apsw.Connection, *, in_memory: bool) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+
+
+def _upgrade(connection: apsw.Connection) -> None:
+    """Version 1 to 2: one table more, and nothing else; in one transaction, so a kill leaves one or the other."""
+    if connection.pragma("application_id") == APPLICATION_ID and connection.pragma("user_version") == 1:
+        with connection:
+            connection.execute(_TABLES_OF_DECISIONS)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _create(connection: apsw.Connection) -> None:

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from ledger_sync.ledger.core import Ledger
+from ledger_sync.ledger.keys import LedgerKeys
+from onecard_host import Host
+from protocol.codes import ProofSuite
+from protocol.link_messages import BatchMessage, Row, name_batch
 from tests.cli.commands import onecard_here, serving
 from tests.cli.conftest import CARDS, FIRST_CARD, TERMINALS
+from tests.ledger.canteen import NOW_MS, Card, PlainFiles, Till
 
 
 def ledger(site: Path, *arguments: object) -> object:
@@ -182,3 +188,82 @@ def test_a_served_ledger_is_not_restored(site: Path) -> None:
         done = onecard_here("ledger", "restore", "--yes", "--site", site)
     assert done.code == 1
     assert "stop it" in done.err
+
+
+@pytest.mark.parametrize("is_served", [False, True], ids=["in place", "through the socket"])
+def test_two_persons_decide_on_the_command_line(site: Path, is_served: bool) -> None:
+    def refused(*arguments: object) -> str:
+        done = onecard_here("ledger", *arguments, "--site", site)
+        assert done.code in {1, 2}, done
+        assert done.err.strip()
+        return done.err
+
+    def story() -> None:
+        for subject in ("suspense", "quarantine"):
+            assert ledger(site, subject, "list") == {"items": []}
+            assert onecard_here("ledger", subject, "list", "--all", "--site", site).out == "Nothing is open.\n"
+        assert "no suspense item 17" in refused(
+            "suspense", "resolve", 17, "--spent", "--reason", "seen", "--operator", "Li"
+        )
+        assert "no suspense item 17" in refused("suspense", "resolve", 17, "--spent", "--confirm", "--operator", "Li")
+        assert "nothing is proposed" in refused("suspense", "resolve", 17, "--withdraw", "--operator", "Li")
+        assert "--not-spent" in refused("suspense", "resolve", 17, "--operator", "Li")
+        assert "no quarantine item 3" in refused("quarantine", "retry", 3, "--operator", "Li")
+        assert "reason" in refused("quarantine", "reject", 3, "--operator", "Li")
+        assert "operator's name" in refused("quarantine", "reject", 3, "--operator", "unknown")
+        assert "exclude" in refused("quarantine", "reject", 3, "--confirm", "--withdraw", "--operator", "Li")
+
+    if not is_served:
+        story()
+        return
+    with serving("ledger", "serve", "--site", site) as server:
+        story()
+        assert server.stop() == 0
+
+
+def set_aside(site: Path) -> None:
+    """Book a grey of the first terminal, and a record of a terminal that nobody knows."""
+    place = Host({}).ledger(site)
+    keys = LedgerKeys.from_keystore(place.keystore())
+    till, stranger, card = Till(1001), Till(99), Card(FIRST_CARD)
+    till.key = keys.seal_key(1001, 1, ProofSuite.AES_CMAC)
+    rows: list[Row] = [(1, till.row(till.grey(card, 700))), (2, stranger.row(stranger.purchase(card, 5)))]
+    books = Ledger.open(place.paths(), keys, files=PlainFiles(), utc_offset_ms=place.utc_offset_ms)
+    try:
+        outcome = books.post(BatchMessage(name_batch(1, bytes(16), rows), rows), NOW_MS).outcome
+    finally:
+        books.close()
+    assert outcome is not None
+    assert list(outcome.results) == [0x06, 0x14]
+
+
+@pytest.mark.parametrize("is_served", [False, True], ids=["in place", "through the socket"])
+def test_what_is_set_aside_is_listed_proposed_and_confirmed(site: Path, is_served: bool) -> None:
+    def story() -> None:
+        found = ledger(site, "suspense", "list")
+        assert isinstance(found, dict)
+        (grey,) = found["items"]
+        assert (grey["card"], grey["amount_cents"], grey["terminal"]) == (f"…{FIRST_CARD % 10_000:04d}", 700, 1001)
+        resolve = ("suspense", "resolve", grey["item"], "--not-spent")
+        ledger(site, *resolve, "--reason", "the card was pulled", "--operator", "Li")
+        assert "Li" in onecard_here("ledger", "suspense", "list", "--site", site).out
+        assert onecard_here("ledger", *resolve, "--confirm", "--operator", "li", "--site", site).code == 1
+        told = ledger(site, *resolve, "--confirm", "--operator", "Wang")
+        assert isinstance(told, dict)
+        assert (told["proposed_by"], told["confirmed_by"], told["amount_cents"]) == ("Li", "Wang", 700)
+        reject = ("quarantine", "reject", 1)
+        ledger(site, *reject, "--reason", "no terminal of ours", "--operator", "Li")
+        ledger(site, *reject, "--confirm", "--operator", "Wang")
+        assert ledger(site, "quarantine", "list") == {"items": []}
+        report = onecard_here("ledger", "report", "--site", site)
+        assert report.code == 0, report.err
+        assert "decided by two persons" in report.out
+        assert onecard_here("ledger", "verify", "--site", site).code == 0
+
+    set_aside(site)
+    if not is_served:
+        story()
+        return
+    with serving("ledger", "serve", "--site", site) as server:
+        story()
+        assert server.stop() == 0

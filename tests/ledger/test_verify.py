@@ -32,6 +32,14 @@ def busy_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerPath
     canteen.operate("topup", card=1002, amount_cents=500)
     canteen.operate("release", card=1001)
     canteen.post(till.tombstone(9, 12), second.row(second.grey(other, 3)), second.row(second.records[2]))
+    bad_item = canteen.ledger.connection.execute("SELECT item FROM quarantine").get
+    posting = canteen.ledger.connection.execute("SELECT max(posting) FROM suspense").get
+    canteen.operate("propose", subject="quarantine", item=bad_item, outcome="retry")
+    canteen.operate("withdraw", subject="quarantine", item=bad_item)
+    what = {"subject": "suspense", "item": posting, "outcome": "not spent"}
+    canteen.operate("propose", **what, reason="the cook saw it")
+    canteen.ledger.operate("confirm", what, operator="Wang", now_ms=canteen.now_ms)
+    canteen.post(second.row(second.completion(other.debit(second, 3, sequence=3))))
     canteen.close()
     yield canteen.paths
     shutil.rmtree(Path(canteen.paths.database).parent)
@@ -73,7 +81,7 @@ def columns_of(paths: LedgerPaths) -> Iterator[tuple[str, str, str]]:
 def test_an_untouched_ledger_is_sound(paths: LedgerPaths) -> None:
     found = look(paths)
     assert found.is_sound, found.findings
-    assert (found.batches, found.operations) == (3, 7)
+    assert (found.batches, found.operations) == (4, 11)
     assert found.rows_compared >= 50
 
 
@@ -90,6 +98,7 @@ def test_every_altered_column_of_every_table_is_named(busy_ledger: LedgerPaths, 
                 WHEN 'integer' THEN {column} + 1
                 WHEN 'text' THEN CASE {column}
                     WHEN 'active' THEN 'cancelled' WHEN 'grey' THEN 'unproven' WHEN 'resolved' THEN 'posted'
+                    WHEN 'reversed' THEN 'lapsed' WHEN 'not spent' THEN 'spent' WHEN 'suspense' THEN 'quarantine'
                     WHEN 'in_flight' THEN 'in_flight' ELSE {column} || ' ' END
                 WHEN 'blob' THEN CAST(X'EE' || substr({column}, 2) AS BLOB)
                 ELSE CASE '{column}' WHEN 'uid' THEN X'00' WHEN 'content' THEN X'00' ELSE 7 END END
@@ -151,13 +160,13 @@ def test_a_row_rewritten_with_its_digest_still_breaks_the_batch(paths: LedgerPat
 def test_a_truncated_tail_shows_in_the_anchor_and_at_opening(paths: LedgerPaths) -> None:
     alter(
         paths,
-        "DELETE FROM batches WHERE position = 3",
-        "DELETE FROM evidence WHERE position = 3",
-        "DELETE FROM operations WHERE after_position = 3",
+        "DELETE FROM batches WHERE position = 4",
+        "DELETE FROM evidence WHERE position = 4",
+        "DELETE FROM operations WHERE after_position = 4",
     )
     says = [str(one) for one in look(paths).findings]
-    assert says == ["batches row 3: rows 3–3 are missing at the end: the heads file knows them"]
-    with pytest.raises(LedgerDamaged, match="knows position 3"):
+    assert says == ["batches row 4: rows 4–4 are missing at the end: the heads file knows them"]
+    with pytest.raises(LedgerDamaged, match="knows position 4"):
         Ledger.open(paths, ledger_keys(), files=PlainFiles(), utc_offset_ms=ZONE)
 
 

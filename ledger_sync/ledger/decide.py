@@ -1,0 +1,222 @@
+"""The verbs of two persons: propose, confirm, withdraw (R19, R20, R26; docs/ledger.md, "Two persons").
+
+    propose   {"subject": "suspense", "item": 17, "outcome": "spent", "reason": "…"}
+    confirm   {"subject": "suspense", "item": 17, "outcome": "spent"}       by somebody else
+    withdraw  {"subject": "suspense", "item": 17}
+
+Only `confirm` moves money, by new entries. Each is an operation of its own, so the log holds both persons.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ledger_sync.ledger.accounts import MERCHANT_BASE
+from ledger_sync.ledger.cards import number_of
+from ledger_sync.ledger.checks import QUARANTINED, REASONS, Flaw, check_record
+from ledger_sync.ledger.decisions import (
+    NOT_SPENT,
+    OUTCOMES,
+    QUARANTINE,
+    RETRY,
+    SPENT,
+    SUSPENSE,
+    DecisionState,
+    in_force,
+    move,
+    suspense_account,
+)
+from ledger_sync.ledger.errors import VerbRefused
+from ledger_sync.ledger.judge import Judge, Record
+from ledger_sync.ledger.look_ups import LookUps
+from ledger_sync.ledger.quarantine import Place, release_quarantined
+from protocol.codes import PostingResult
+from protocol.records import seal_of
+from protocol.trade_time import booking_day, trade_day
+
+if TYPE_CHECKING:
+    from ledger_sync.ledger.operations import Work
+
+ITEM_MAX: Final = 2**63 - 1
+REASON_CHARACTERS_MAX: Final = 200
+NOBODY: Final = "unknown"
+"""What the command line says where nobody is named: not a person."""
+
+_SETTLED: Final[Mapping[str, str]] = {
+    SUSPENSE: "SELECT resolved_position FROM suspense WHERE posting = ?",
+    QUARANTINE: "SELECT resolved_position FROM quarantine WHERE item = ?",
+}
+_PROOF_OF_SUSPENSE: Final = """
+SELECT 1 FROM suspense s WHERE s.posting = ?1 AND (
+    EXISTS (SELECT 1 FROM postings p WHERE (p.terminal, p.epoch, p.sequence, p.card, p.type)
+            = (s.terminal, s.epoch, s.sequence, s.card, 1) AND p.result IN (0, 1, 2, 3, 4, 5))
+    OR EXISTS (SELECT 1 FROM completions c WHERE (c.terminal, c.epoch, c.sequence, c.card)
+               = (s.terminal, s.epoch, s.sequence, s.card) AND c.outcome <> 'nothing new')
+    OR EXISTS (SELECT 1 FROM suspense o JOIN decisions d ON d.subject = 'suspense' AND d.item = o.posting
+               WHERE d.state = 'confirmed' AND d.outcome = 'spent' AND o.posting <> s.posting
+               AND (o.terminal, o.epoch, o.sequence, o.card) = (s.terminal, s.epoch, s.sequence, s.card)))
+"""
+"""Whether a debit of that identity and card is booked already: by proof, or by another decision (R20)."""
+
+
+def propose(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The first person says what to do with an open item, and why."""
+    subject, item, outcome = _what(work, arguments)
+    reason = arguments.get("reason", "")
+    if not isinstance(reason, str) or len(reason) > REASON_CHARACTERS_MAX or not reason.isprintable():
+        raise VerbRefused(f"reason must be printable text of at most {REASON_CHARACTERS_MAX} characters")
+    if outcome != RETRY and not reason.strip():
+        raise VerbRefused("a decision needs its reason")
+    _must_be_open(work, subject, item, outcome)
+    found = in_force(work.books, subject, item)
+    if found is not None:
+        raise VerbRefused(f"{subject} item {item}: {found[1]} is proposed already, by {found[3]}")
+    decision = work.books.next_id("decisions", "decision")
+    work.connection.execute(
+        "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)",
+        (decision, subject, item, outcome, DecisionState.PROPOSED.value, reason, work.operation, work.operator,
+         work.now_ms),
+    )  # fmt: skip
+    return {"subject": subject, "item": item, "outcome": outcome, "state": "proposed", "proposed_by": work.operator}
+
+
+def confirm(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The second person states the same decision; it is carried out."""
+    subject, item, outcome = _what(work, arguments)
+    _must_be_open(work, subject, item, outcome)
+    decision, proposed_by = _proposal(work, subject, item, outcome)
+    if _same_person(proposed_by, work.operator):
+        raise VerbRefused(f"{work.operator} proposed it: somebody else must confirm")
+    move(work.books, decision, "proposed", DecisionState.CONFIRMED)
+    _close(work, decision)
+    told: dict[str, Any] = {"subject": subject, "item": item, "outcome": outcome, "state": "confirmed"}
+    if subject == SUSPENSE:
+        told["amount_cents"] = _book(work, item, outcome)
+    elif outcome == RETRY:
+        told["result"] = _retry(work, item)
+    return told | {"proposed_by": proposed_by, "confirmed_by": work.operator}
+
+
+def withdraw(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Take a proposal back; anybody may, since nothing was booked."""
+    subject, item = _item(work, arguments)
+    decision, _ = _proposal(work, subject, item, None)
+    move(work.books, decision, "proposed", DecisionState.WITHDRAWN)
+    _close(work, decision)
+    return {"subject": subject, "item": item, "state": "withdrawn"}
+
+
+# -- what is asked
+
+
+def _item(work: Work, arguments: Mapping[str, Any]) -> tuple[str, int]:
+    subject = arguments.get("subject")
+    if not isinstance(subject, str) or subject not in OUTCOMES:
+        raise VerbRefused(f"subject must be one of {', '.join(OUTCOMES)}")
+    if _same_person(work.operator, NOBODY):
+        raise VerbRefused("a decision of two persons needs the operator's name")
+    return subject, number_of(arguments, "item", 1, ITEM_MAX)
+
+
+def _what(work: Work, arguments: Mapping[str, Any]) -> tuple[str, int, str]:
+    subject, item = _item(work, arguments)
+    outcome = arguments.get("outcome")
+    if not isinstance(outcome, str) or outcome not in OUTCOMES[subject]:
+        raise VerbRefused(f"outcome of a {subject} item must be one of {', '.join(OUTCOMES[subject])}")
+    return subject, item, outcome
+
+
+def _must_be_open(work: Work, subject: str, item: int, outcome: str) -> None:
+    row = work.connection.execute(_SETTLED[subject], (item,)).fetchone()
+    if row is None:
+        raise VerbRefused(f"no {subject} item {item}")
+    if row[0] is not None:
+        raise VerbRefused(f"{subject} item {item} has been settled by its record or proof")
+    found = in_force(work.books, subject, item)
+    if found is not None and found[2] == DecisionState.CONFIRMED:
+        raise VerbRefused(f"{subject} item {item} was decided already: {found[1]}")
+    if outcome == SPENT and work.connection.execute(_PROOF_OF_SUSPENSE, (item,)).fetchone() is not None:
+        raise VerbRefused(f"{subject} item {item}: a debit of its identity and card is booked already")
+    if outcome == RETRY:
+        _retryable(work, item)
+
+
+def _proposal(work: Work, subject: str, item: int, outcome: str | None) -> tuple[int, str]:
+    found = in_force(work.books, subject, item)
+    if found is None or found[2] != DecisionState.PROPOSED:
+        raise VerbRefused(f"nothing is proposed for {subject} item {item}")
+    if outcome not in (None, found[1]):
+        raise VerbRefused(f"{found[1]} is proposed for {subject} item {item}, not {outcome}")
+    return found[0], found[3]
+
+
+def _close(work: Work, decision: int) -> None:
+    work.connection.execute(
+        "UPDATE decisions SET closed_operation = ?, closed_by = ? WHERE decision = ?",
+        (work.operation, work.operator, decision),
+    )
+
+
+def _same_person(one: str, other: str) -> bool:
+    """Names are typed by hand: case, width and blanks make no second person."""
+    return _name(one) == _name(other)
+
+
+def _name(operator: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", operator).casefold().split())
+
+
+# -- what is done
+
+
+def _book(work: Work, item: int, outcome: str) -> int:
+    """Suspense → merchant or back to the card's mirror; cents moved."""
+    kind, number, cents, merchant = work.connection.execute(
+        "SELECT kind, card, amount_cents, merchant FROM suspense WHERE posting = ?", (item,)
+    ).fetchone()  # type: ignore[misc]
+    work.books.credit(suspense_account(kind), -cents, work.day)
+    if outcome == NOT_SPENT:
+        card = work.books.card(number)
+        assert card is not None  # a mirror was debited when the item was set aside
+        work.books.debit_mirror(card, -cents, work.day, None)
+    else:
+        work.books.credit(MERCHANT_BASE + merchant, cents, work.day)
+    return int(cents)
+
+
+def _retryable(work: Work, item: int) -> None:
+    first, last = work.connection.execute(
+        "SELECT sequence, last_sequence FROM quarantine WHERE item = ?", (item,)
+    ).fetchone()  # type: ignore[misc]
+    if last < first:
+        raise VerbRefused(f"quarantine item {item} is no record: a terminal says it again when it logs in")
+    if last > first:
+        raise VerbRefused(f"quarantine item {item} covers {last - first + 1} sequences that cannot be told apart")
+
+
+def _retry(work: Work, item: int) -> int:
+    """Judge the kept bytes again, by what is known now; they keep their place in the evidence."""
+    terminal, epoch, sequence, trade_ms, raw, *place = work.connection.execute(
+        "SELECT terminal, epoch, sequence, trade_ms, raw, position, row_id, record_index FROM quarantine"
+        " WHERE item = ?",
+        (item,),
+    ).fetchone()  # type: ignore[misc]
+    state = work.books.terminals.get((terminal, epoch))
+    if state is None:
+        raise VerbRefused(f"quarantine item {item}: {REASONS[PostingResult.QUARANTINED_UNKNOWN_TERMINAL]}")
+    checked = check_record(raw, state, sequence, work.keys, work.currency)
+    if isinstance(checked, Flaw):
+        raise VerbRefused(f"quarantine item {item}: {checked.reason}")
+    look_ups = LookUps(work.books)
+    look_ups.prefetch(state, sequence, sequence)
+    day = trade_day(trade_ms, work.utc_offset_ms)
+    booked_on = booking_day(day, work.first_open_day, work.day)
+    record = Record(state, checked.head, seal_of(raw), Place(*place), trade_ms, day, booked_on)
+    result = Judge(work.books, look_ups, work.keys, now_ms=work.now_ms).judge(record, checked.body)
+    if result in QUARANTINED:
+        raise VerbRefused(f"quarantine item {item}: {REASONS[result]}")
+    state.highest = max(state.highest, sequence)
+    release_quarantined(work.books, state, sequence, raw, work.position)
+    return int(result)
