@@ -320,7 +320,10 @@ class Ledger:
     ) -> tuple[dict[str, Any], bytes]:
         operation = self.operation + 1
         day = max(trade_day(now_ms, self.utc_offset_ms), self.first_open_day)
-        work = Work(self.connection, self.books, self.keys, operation, self.position, self.generation, now_ms, day)
+        work = Work(
+            self.connection, self.books, self.keys, operation, self.position, self.generation, now_ms, day,
+            is_replay=not self._keeps_evidence,
+        )  # fmt: skip
         text = heads.canonical(dict(arguments)).decode()
         told = VERBS[verb](work, arguments)
         facts = {
