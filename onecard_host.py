@@ -86,6 +86,7 @@ class Host:
                 connections_max=ours.connections_max,
                 connections_per_address_max=ours.connections_per_address_max,
                 handshakes_max=ours.handshakes_max,
+                handshakes_per_address_max=ours.handshakes_per_address_max,
                 settled_days=ours.settled_days,
             ),
             data_dir=data_dir,

@@ -56,6 +56,7 @@ class FrontendSection(msgspec.Struct, forbid_unknown_fields=True):
     connections_max: Count = 12_000
     connections_per_address_max: Count = 12_000
     handshakes_max: Count = 2_000
+    handshakes_per_address_max: Count = 2_000
     settled_days: Count = 7
 
 

@@ -5,16 +5,18 @@ The answer on the wire is one and the same; so is the work: a link key is derive
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from frontend_server.keys import FrontendKeys
 from frontend_server.refusals import Reason
 from protocol.codes import TerminalClass
 from protocol.handshake import Hello
 from protocol.keys import link_key
-from protocol.registry import Registry
+from protocol.registry import EnrolledTerminal, Registry
 
 
 class Admission:
-    """Checks HELLOs against registry and keys; `registry` may be replaced while the server runs."""
+    """Checks HELLOs against registry and keys; `replace` takes up a changed registry while the server runs."""
 
     def __init__(self, registry: Registry, keys: FrontendKeys) -> None:
         self.registry = registry
@@ -44,3 +46,18 @@ class Admission:
         if hello.key_version != entry.key_version or not self._keys.has_link_master(hello.key_version):
             return Reason.WRONG_KEY_VERSION
         return None
+
+    def replace(self, registry: Registry) -> Callable[[int, int], bool]:
+        """Take up another registry; tells of a session (terminal, epoch) admitted before whether it may go on."""
+        before, self.registry = self.registry, registry
+
+        def stays(terminal: int, epoch: int) -> bool:
+            now, then = registry.get(terminal), before.get(terminal)
+            return now is not None and now.epoch == epoch and (then is None or _link_facts(now) == _link_facts(then))
+
+        return stays
+
+
+def _link_facts(entry: EnrolledTerminal) -> tuple[object, ...]:
+    """What a session was admitted by; merchant and name may change under it."""
+    return entry.terminal_class, entry.kind, entry.epoch, entry.suite, entry.key_version, entry.enrolment_id

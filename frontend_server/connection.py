@@ -168,7 +168,7 @@ class Connection(LiveSession):
     def _log_in(self, event: Established) -> None:
         parts, hello = self._parts, event.hello
         assert self._stream is not None
-        parts.gate.established()
+        parts.gate.established(self._host)
         parts.metrics.log_ins += 1
         address = self._stream.peer()
         status, displaced = parts.sessions.log_in(hello.terminal, self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Final, TypeVar
 
 from frontend_server.admission import Admission
 from frontend_server.alarms import Alarms
@@ -21,17 +21,19 @@ from frontend_server.metrics import Metrics
 from frontend_server.parts import Parts
 from frontend_server.ports_used import Forwarder
 from frontend_server.refusals import Refusals
-from frontend_server.sessions import Sessions
+from frontend_server.sessions import Sessions, TerminalStatus
 from frontend_server.settings import FrontendSettings
 from frontend_server.terminal import TerminalConnection
 from frontend_server.timers import Deadline, TimerWheel
 from frontend_server.views import Views
 from ledger_sync.spool import Spool, SpoolWriter
-from protocol.codes import ListForm
+from protocol.codes import ByeCode, ListForm
 from protocol.list_transfer import ListVersion
 from protocol.ports import Clock, Executor, Files, Listener, Log, Network, Random
 from protocol.registry import Registry
 from protocol.signed import Certificate, SignedHead, Version
+
+T = TypeVar("T")
 
 DRAIN_LOOK_MS: Final = 100
 """How often it is looked whether the sessions have gone."""
@@ -163,8 +165,20 @@ class FrontendServer:
         }
 
     def replace_registry(self, registry: Registry) -> None:
-        """Enrolments have changed; sessions that are up stay until they log in again."""
-        self.parts.admission.registry = registry
+        """Enrolments have changed: sessions of terminals struck out or enrolled anew end now, all others stay.
+
+        They are told `rekey`: to log in again, which the registry then decides (R35).
+        """
+        stays = self.parts.admission.replace(registry)
+        statuses = [live.status for live in self.parts.sessions if live.status is not None]
+        ended = [one for one in statuses if not stays(one.terminal, one.epoch)]
+
+        def end(status: TerminalStatus) -> None:
+            if status.live is not None and not stays(status.terminal, status.epoch):  # or it has logged in anew
+                self._log("terminal.not_enrolled", terminal=status.terminal, epoch=status.epoch)
+                status.live.say_bye(ByeCode.REKEY)
+
+        self._in_slices(ended, end)
 
     def stop(self, done: Callable[[], None]) -> None:
         """Stop in the order above, then call `done`; further calls only add their `done`."""
@@ -225,12 +239,15 @@ class FrontendServer:
         return _Counted(self.parts, self._connections)
 
     def _push(self, version: ListVersion) -> None:
-        """Offer a new version to every live session, in slices, so that other work gets its turn."""
-        waiting = list(self.parts.sessions)
+        """Offer a new version to every live session."""
+        self._in_slices(list(self.parts.sessions), lambda live: live.offer(version))
+
+    def _in_slices(self, waiting: list[T], do: Callable[[T], None]) -> None:
+        """Some now and the others soon, so that other work gets its turn."""
 
         def some() -> None:
             for _ in range(min(self._settings.push_slice, len(waiting))):
-                waiting.pop().offer(version)
+                do(waiting.pop())
             if waiting:
                 self._clock.call_at(self._clock.monotonic_ms(), some)
 

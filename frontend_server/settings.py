@@ -34,6 +34,9 @@ class FrontendSettings:
     """All terminals may stand behind one router; lower it where they do not."""
     handshakes_max: int = 2_000
     """Connections not logged in yet. A handshake costs 0.2 ms: the last of 2,000 waits half a second of its ten."""
+    handshakes_per_address_max: int = 2_000
+    """As many, since a whole site may come back from behind one router; lower it where terminals have addresses of
+    their own, and one machine that only opens connections keeps nobody else out."""
     busy_retry_after_s: int = 3
     """What a terminal above a cap is told; with its random half, a storm of 10,000 spreads over some seconds."""
 
@@ -80,7 +83,13 @@ class FrontendSettings:
             raise SettingsError("frontend and site are numbers from 1 to 4294967295")
         if not 1 <= self.credit_usual <= CREDIT_MAX:
             raise SettingsError(f"credit_usual is 1 to {CREDIT_MAX}")
-        for name in ("connections_max", "connections_per_address_max", "handshakes_max", "intake_frames_max"):
+        at_least_one = (
+            "connections_max",
+            "connections_per_address_max",
+            "handshakes_max",
+            "handshakes_per_address_max",
+        )
+        for name in (*at_least_one, "intake_frames_max"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1")
         if self.idle_ms < HEARTBEAT_MS:

@@ -17,6 +17,7 @@ MEANINGS: Final = {
     "suspect": "a second record of one sequence, unproven",
     "load_in_flight": "topped up, not yet on the card (充值)",
     "completion": "booked on the card's proof alone",
+    "sums_differ": "the terminal's running sums do not follow",
 }
 _AGES: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 

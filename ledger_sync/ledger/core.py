@@ -323,6 +323,7 @@ class Ledger:
         work = Work(
             self.connection, self.books, self.keys, operation, self.position, self.generation, now_ms, operator,
             self.currency, self.first_open_day, self.utc_offset_ms, day,
+            is_replay=not self._keeps_evidence,
         )  # fmt: skip
         text = heads.canonical(dict(arguments)).decode()
         told = VERBS[verb](work, arguments)

@@ -1,6 +1,7 @@
 """Open items (R9, R11, R19): every sequence that a terminal issued and that is not posted, by name, age and amount.
 
     gap              a sequence below the highest known one that nothing was ever heard of (断号)
+    sums_differ      a record whose running sums do not follow from its neighbour's, though nothing is between them
     tombstone        a sequence that the terminal says it cannot read any more
     quarantine       a record whose proof, format, type or terminal does not hold
     epoch_tail       a closed epoch: what came after its last record is not known (R11)
@@ -23,24 +24,29 @@ from typing import Any, Final
 import apsw
 
 KINDS: Final = (
-    "gap", "tombstone", "quarantine", "epoch_tail", "grey", "suspect", "load_in_flight", "completion",
+    "gap", "tombstone", "quarantine", "epoch_tail", "grey", "suspect", "load_in_flight", "completion", "sums_differ",
 )  # fmt: skip
 REJECTED: Final = "rejected"
 """Kind of what two persons have rejected: it takes part in the amounts of holes, and is no open item."""
 ITEMS_LISTED_MAX: Final = 1_000  # of each kind in a report; counts and sums are of all
 
-_HOLES: Final = """
+_NEIGHBOURS: Final = """
 WITH firsts AS (
-    SELECT terminal, epoch, sequence, min(posting), type, amount_cents, running_count, running_sum_cents, trade_ms
+    SELECT terminal, epoch, sequence, min(posting), type, amount_cents, running_count, running_sum_cents, trade_ms,
+           merchant
     FROM postings GROUP BY terminal, epoch, sequence
 ), neighbours AS (
-    SELECT terminal, epoch, sequence, trade_ms,
+    SELECT terminal, epoch, sequence, trade_ms, merchant,
            coalesce(lag(sequence) OVER w, 0) AS before,
            running_count - (type IN (1, 7)) - coalesce(lag(running_count) OVER w, 0) AS missing_count,
            running_sum_cents - iif(type IN (1, 7), amount_cents, 0) - coalesce(lag(running_sum_cents) OVER w, 0)
                AS missing_cents
     FROM firsts WINDOW w AS (PARTITION BY terminal, epoch ORDER BY sequence)
 )
+"""
+_HOLES: Final = (
+    _NEIGHBOURS  # noqa: S608 - both parts are constants
+    + """
 SELECT n.terminal, n.epoch, n.before + 1, n.sequence - 1,
        iif(typeof(n.missing_cents) = 'integer' AND n.missing_count BETWEEN 0 AND n.sequence - n.before - 1
            AND n.missing_cents BETWEEN n.missing_count AND n.missing_count * 4294967295, n.missing_cents, NULL),
@@ -60,7 +66,16 @@ SELECT DISTINCT terminal, epoch, 1, 0, NULL, 0, NULL, 1 FROM quarantine q WHERE 
     SELECT 1 FROM terminals t WHERE t.terminal = q.terminal AND t.epoch = q.epoch)
 ORDER BY 1, 2, 3
 """
+)
 """Stretches without a record. The last of an epoch (is_tail 1) may be empty; what is quarantined may lie beyond it."""
+_SUMS_DIFFER: Final = (
+    _NEIGHBOURS
+    + """
+SELECT terminal, epoch, sequence, missing_count, iif(typeof(missing_cents) = 'integer', missing_cents, NULL), merchant,
+       trade_ms
+FROM neighbours WHERE sequence = before + 1 AND (missing_count <> 0 OR missing_cents <> 0) ORDER BY 1, 2, 3
+"""
+)
 _QUARANTINED: Final = """
 SELECT terminal, epoch, sequence, last_sequence, type, result, amount_cents, merchant, trade_ms, reason,
        item IN (SELECT item FROM decisions WHERE subject = 'quarantine' AND outcome = 'reject' AND state = 'confirmed')
@@ -116,6 +131,7 @@ def _all_items(connection: apsw.Connection) -> Iterator[OpenItem]:
         detail = f"card {masked(card)}{'; ' * is_used}{hint}"
         yield OpenItem(name, terminal, epoch, sequence, sequence, cents, merchant, since, detail)
     yield from _rest(connection)
+    yield from _sums_differ(connection)
 
 
 def summary(items: Iterable[OpenItem], *, now_ms: int) -> dict[str, dict[str, Any]]:
@@ -150,7 +166,7 @@ def masked(card: int) -> str:
 
 
 def missing_ranges(connection: apsw.Connection) -> Iterator[tuple[int, int, int, int]]:
-    """(terminal, epoch, first, last) of the gaps, for re-collection (R9)."""
+    """(terminal, epoch, first, last) of the gaps; `recollection` finds the same a slice at a time (R9)."""
     for item in open_items(connection):
         if item.kind == "gap":
             yield item.terminal, item.epoch, item.first, item.last
@@ -272,3 +288,10 @@ def _rest(connection: apsw.Connection) -> Iterator[OpenItem]:
     ):
         detail = "another record stands under its identity" if row[6] else "booked before its own record came"
         yield OpenItem("completion", row[0], row[1], row[2], row[2], row[3], row[4], row[5], detail)
+
+
+def _sums_differ(connection: apsw.Connection) -> Iterator[OpenItem]:
+    """What the terminal has counted more (less, if negative) than its records say, where no sequence is missing."""
+    for terminal, epoch, sequence, count, cents, merchant, since in connection.execute(_SUMS_DIFFER):
+        detail = f"running sums differ: {count:+d} records besides those that are there"
+        yield OpenItem("sums_differ", terminal, epoch, sequence, sequence, cents, merchant, since, detail)

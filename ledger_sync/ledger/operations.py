@@ -7,7 +7,7 @@ function of (Work, arguments) that changes the books and returns what the operat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import apsw
@@ -20,6 +20,7 @@ from ledger_sync.ledger.decide import confirm, propose, withdraw
 from ledger_sync.ledger.errors import VerbRefused
 from ledger_sync.ledger.keys import LedgerKeys
 from protocol.codes import ProofSuite, TerminalClass
+from protocol.signed import Version
 from protocol.trade_time import UtcOffset
 
 OPERATOR_CHARACTERS_MAX: Final = 64
@@ -46,6 +47,23 @@ class Work:
     utc_offset_ms: UtcOffset
     day: int
     """Booking day of this operation: today, never below the first open day."""
+    is_replay: bool = False
+    """`verify` does an old operation again: what it issued then was signed then."""
+
+    def issue(self, **changes: Any) -> Version:
+        """The next version of the deny list, by `catalogue.issue`.
+
+        Raises:
+            VerbRefused: as there, or the ledger's certificate is not valid now, and terminals would not take it.
+        """
+        certificate = self.keys.certificate
+        if not self.is_replay and not certificate.valid_from_ms <= self.now_ms <= certificate.valid_to_ms:
+            when = "has expired" if self.now_ms > certificate.valid_to_ms else "is not valid yet"
+            raise VerbRefused(
+                f"the ledger's certificate {certificate.key_id} {when}: no terminal would take a new list version;"
+                " check the clock of this machine, or renew the certificate (`onecard doctor` shows its days)"
+            )
+        return catalogue.issue(self.connection, self.keys, generation=self.generation, now_ms=self.now_ms, **changes)
 
 
 Verb = Callable[[Work, Mapping[str, Any]], dict[str, Any]]
@@ -72,7 +90,7 @@ def _init(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
     generation = number_of(arguments, "generation", 1, U32_MAX, default=1)
     work.connection.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?)", (site, generation, currency, first_open_day))
     work.connection.execute("INSERT INTO generations VALUES (?, 0, ?)", (generation, work.now_ms))
-    catalogue.issue(work.connection, work.keys, generation=generation, now_ms=work.now_ms)
+    replace(work, generation=generation).issue()
     return {"site": site, "generation": generation}
 
 
@@ -134,14 +152,7 @@ def _change_status(verb: str) -> Verb:
         set_status(work.books, card, after, work.now_ms)
         is_denied = after != ACTIVE
         if was_denied != is_denied:
-            version = catalogue.issue(
-                work.connection,
-                work.keys,
-                generation=work.generation,
-                now_ms=work.now_ms,
-                added=[card.number] if is_denied else (),
-                removed=() if is_denied else [card.number],
-            )
+            version = work.issue(added=[card.number] if is_denied else (), removed=() if is_denied else [card.number])
         else:
             newest = catalogue.current(work.connection, work.keys)
             assert newest is not None
@@ -175,7 +186,7 @@ def _restore(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
     generation = number_of(arguments, "generation", work.generation + 1, U32_MAX, default=work.generation + 1)
     work.connection.execute("UPDATE meta SET generation = ?", (generation,))
     work.connection.execute("INSERT INTO generations VALUES (?, ?, ?)", (generation, work.position, work.now_ms))
-    version = catalogue.issue(work.connection, work.keys, generation=generation, now_ms=work.now_ms, is_new_start=True)
+    version = replace(work, generation=generation).issue(is_new_start=True)
     return {"generation": generation, "position": work.position, "list_version": list(version)}
 
 

@@ -25,6 +25,7 @@ from ledger_sync.ledger.admin import Admin, refusal
 from ledger_sync.ledger.core import Ledger, Posted
 from ledger_sync.ledger.errors import BatchRefused, LedgerFailure
 from ledger_sync.ledger.keys import LedgerKeys
+from ledger_sync.ledger.recollection import Recollector
 from ledger_sync.ledger.wires import GREETING_MS_MAX, AdminWire, FrontEndWire, WireState, refusal_code
 from protocol.codes import ListKind, RefusalCode, ReportKind
 from protocol.errors import ProofError, RemoteError
@@ -36,6 +37,7 @@ from protocol.link_messages import (
     ListRequest,
     Ping,
     Pong,
+    RecollectRequest,
     Refusal,
     Report,
     decode_up,
@@ -85,6 +87,7 @@ class LedgerService:
         self._reports: deque[dict[str, object]] = deque(maxlen=REPORTS_KEPT_MAX)
         self._is_stopping = False
         self._is_broadcasting = False
+        self._recollector = Recollector(clock=clock, on_ledger=self._with_ledger, ask=self._ask_again_for, log=log)
         self.on_stop_verb: Callable[[], None] = lambda: None
         """Called when an operator says stop; the composer calls `stop` and ends the process."""
 
@@ -190,6 +193,7 @@ class LedgerService:
             for message in messages:
                 wire.send(message)
             self._log("ledger.frontend_up", frontend=wire.frontend)
+            self._recollector.wake()
 
         self._with_ledger(work, welcomed)
 
@@ -302,6 +306,14 @@ class LedgerService:
         for wire in list(self._frontends.values()):
             if wire.state is WireState.UP:
                 wire.send(message)
+
+    def _ask_again_for(self, requests: list[RecollectRequest]) -> bool:
+        """Through every front-end that is up: only the terminal's own passes it on (R9); whether there is any."""
+        if self._is_stopping or not any(wire.state is WireState.UP for wire in self._frontends.values()):
+            return False
+        if requests:
+            self._broadcast(b"".join(encode_down(request, self._keys.signer) for request in requests))
+        return True
 
     def _broadcast_newest(self) -> None:
         """Send the newest list to everyone, as soon as the ledger works again; who holds it ignores it."""

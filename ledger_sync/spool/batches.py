@@ -13,6 +13,7 @@ from typing import Any, Final
 import apsw
 
 from ledger_sync.spool.epochs import Epochs
+from ledger_sync.spool.observed import ObservedTime
 from protocol.codes import RowKind
 from protocol.intervals import Intervals
 from protocol.limits import BATCH_BYTES_MAX, BATCH_ROWS_MAX
@@ -52,6 +53,22 @@ class Batches:
                 "SELECT first_row, last_row FROM settlements"
                 " UNION ALL SELECT first_row, last_row FROM pruned ORDER BY 1"
             )
+        )
+
+    def observed(self) -> ObservedTime:
+        """The spool's own time as last kept; of a young file, its birth."""
+        utc_ms, doubted_ms = self._connection.execute(
+            "SELECT coalesce((SELECT value FROM meta WHERE name = 'observed_ms'),"
+            " (SELECT value FROM meta WHERE name = 'birth_ms'), 0),"
+            " coalesce((SELECT value FROM meta WHERE name = 'doubted_ms'), 0)"
+        ).get
+        return ObservedTime(utc_ms, doubted_ms)
+
+    def keep_observed(self, observed: ObservedTime) -> None:
+        """Inside the caller's transaction."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)",
+            [("observed_ms", observed.utc_ms), ("doubted_ms", observed.doubted_ms)],
         )
 
     def last_row(self) -> int:

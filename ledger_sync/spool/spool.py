@@ -62,6 +62,8 @@ class Spool(Store):
         super().__init__(settings)
         self.receipts_ignored = 0
         self._space_warned = False
+        self._clock_doubted = False
+        self._observed_at_ms = settings.clock.monotonic_ms()
 
     @classmethod
     def open(
@@ -192,7 +194,9 @@ class Spool(Store):
             self._log("spool.receipt_ignored", first_row=receipt.name.first_row, last_row=receipt.name.last_row)
             return False
         with self.transaction() as handles:
-            handles.batches.settle(receipt, self._clock.now_ms())
+            # A clock that starts in 1970 must not make rows look old when it is set right (R15).
+            settled_ms = max(self._clock.now_ms(), handles.batches.observed().utc_ms)
+            handles.batches.settle(receipt, settled_ms)
         handles.batches.settled_rows.add(receipt.name.first_row, receipt.name.last_row)
         return True
 
@@ -224,10 +228,28 @@ class Spool(Store):
             return handles.batches.last_row()
 
     def prune(self, now_ms: int, settled_days: int = SETTLED_DAYS) -> int:
-        """Delete rows settled longer ago than that, a bounded number; 0: none are left. Nothing else changes."""
+        """Delete rows settled longer ago than that, a bounded number; 0: none are left. Nothing else changes.
+
+        `now_ms` counts as far as the spool has seen that time pass (`observed`): one jump of a clock deletes nothing.
+        """
+        patience_ms = settled_days * MS_PER_DAY
+        at_ms = self._clock.monotonic_ms()
         with self.transaction() as handles:
-            deleted, _ = handles.batches.prune(now_ms - settled_days * MS_PER_DAY)
+            before = handles.batches.observed()
+            after = before.advanced(now_ms, ran_ms=at_ms - self._observed_at_ms, patience_ms=patience_ms)
+            if after != before:
+                handles.batches.keep_observed(after)
+            deleted, _ = handles.batches.prune(min(now_ms, after.utc_ms) - patience_ms)
+        self._observed_at_ms = at_ms
+        self._doubt_clock(now_ms - after.utc_ms, patience_ms)
         return deleted
+
+    def _doubt_clock(self, ahead_ms: int, patience_ms: int) -> None:
+        """Say once that pruning waits because the clock is far from what the spool has seen pass."""
+        is_far = abs(ahead_ms) > patience_ms
+        if is_far and not self._clock_doubted:
+            self._log("spool.clock_doubted", alarm=True, path=self._settings.path, ahead_days=ahead_ms // MS_PER_DAY)
+        self._clock_doubted = is_far
 
     # -- figures ------------------------------------------------------------------------------------------------------
 

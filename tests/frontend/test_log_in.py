@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from protocol.codes import ByeCode, FrameKind, RefuseCode, ReportKind, Suite, Te
 from protocol.frame import pack_header
 from protocol.handshake import HELLO
 from protocol.messages import Time
-from protocol.registry import EnrolledTerminal
+from protocol.registry import EnrolledTerminal, Registry
 from tests.frontend.site import CONTROL, ENROLMENT_ID, FRONTEND, SITE, Site
 
 REFUSED_CASES: list[tuple[dict[str, Any], Reason]] = [
@@ -240,6 +241,33 @@ def test_one_address_can_not_take_every_place(make_site: Callable[..., Site]) ->
     assert [terminal.is_established for terminal in (*near, far)] == [True, True, False, True]
 
 
+def test_one_address_can_not_take_every_handshake(make_site: Callable[..., Site]) -> None:
+    site = make_site(handshakes_max=4, handshakes_per_address_max=2)
+    inside = site.terminal(101, host="one-router")
+    inside.connect()
+    site.run()
+    for _ in range(2):
+        site.terminal(102, host="one-router").host.connect(site.settings.listen_address, Silent())
+    site.run()
+    near, far = site.terminal(103, host="one-router"), site.terminal(104, host="elsewhere")
+    for terminal in (near, far):
+        terminal.connect()
+        site.run()
+    assert near.refused is not None
+    assert near.refused.code == RefuseCode.BUSY
+    assert far.is_established
+    site.run(11_000)  # the silent ones have had their time; who is logged in does not count
+    near.connect()
+    site.run()
+    assert near.is_established
+    near.hang_up()
+    inside.hang_up()
+    far.hang_up()
+    site.run()
+    gate = site.server.parts.gate
+    assert (gate.addresses, gate.addresses_in_handshake) == (0, 0)
+
+
 def test_handshakes_in_progress_are_capped_and_those_who_are_in_do_not_count(make_site: Callable[..., Site]) -> None:
     site = make_site(handshakes_max=2)
     site.world.latency_ms = (5, 5)
@@ -270,6 +298,62 @@ def test_a_registry_that_changed_counts_from_the_next_log_in(site: Site) -> None
     assert terminal.acks()
     facts = site.server.ready_facts()
     assert (facts["frontend"], facts["site"], facts["control"], facts["terminals"]) == (FRONTEND, SITE, CONTROL, 9)
+
+
+def registry_with(site: Site, **epochs: int) -> Registry:
+    """The site's registry, with terminals (`t101`) at other epochs; 0: struck out."""
+    made = Registry(SITE)
+    for entry in site.registry.terminals.values():
+        epoch = epochs.get(f"t{entry.terminal}", entry.epoch)
+        if epoch:
+            made.put(replace(entry, epoch=epoch))
+    return made
+
+
+def test_sessions_of_terminals_struck_out_or_enrolled_anew_end_and_all_others_stay(site: Site) -> None:
+    struck, renewed, stays = (site.logged_in(number, records=2) for number in (101, 102, 103))
+    site.server.replace_registry(registry_with(site, t101=0, t102=2))
+    site.run()
+    assert [one.is_closed for one in (struck, renewed, stays)] == [True, True, False]
+    assert {facts["terminal"] for facts in site.logged("terminal.not_enrolled")} == {101, 102}
+    stays.upload(1, 2)
+    site.run()
+    assert stays.acks()[-1].durable == 2
+    for gone in (struck, renewed):
+        gone.connect()
+        site.run()
+        assert gone.refused is not None
+        assert gone.refused.code == RefuseCode.REFUSED
+    again = site.terminal(102, epoch=2)
+    again.connect()
+    site.run()
+    site.server.replace_registry(registry_with(site, t101=0, t102=2))
+    site.run()
+    assert again.is_established
+    assert not again.is_closed
+    assert site.server.parts.metrics.connections_now == 2
+
+
+def test_many_sessions_end_in_slices_and_each_once(make_site: Callable[..., Site]) -> None:
+    site = make_site(push_slice=2)
+    terminals = [site.logged_in(number) for number in range(101, 108)]
+    site.server.replace_registry(Registry(SITE))
+    site.run()
+    assert all(one.is_closed for one in terminals)
+    assert {facts["terminal"] for facts in site.logged("terminal.not_enrolled")} == set(range(101, 108))
+    assert len(site.logged("terminal.not_enrolled")) == 7
+
+
+def test_a_terminal_struck_out_between_the_two_frames_of_its_log_in_is_refused(site: Site) -> None:
+    site.world.latency_ms = (50, 50)
+    terminal = site.terminal(101)
+    terminal.connect()
+    site.run(230)  # its HELLO has been answered, its proof has not come
+    assert site.server.parts.metrics.handshakes_now == 1
+    site.server.replace_registry(registry_with(site, t101=0))
+    site.run(400)
+    assert terminal.refused is not None
+    assert site.server.parts.sessions.live(101) is None
 
 
 class Silent:

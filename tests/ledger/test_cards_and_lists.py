@@ -16,8 +16,8 @@ from ledger_sync.ledger.verify import verify
 from protocol.codes import ListForm, ListKind
 from protocol.deny_list import DenyList, apply_delta
 from protocol.link_messages import ListMessage
-from protocol.signed import Certificate, SignedHead, verify_head
-from tests.ledger.canteen import ZONE, Canteen, Card, Till
+from protocol.signed import Certificate, SignedHead, issue_certificate, verify_head
+from tests.ledger.canteen import NOW_MS, ROOT_SEED, ZONE, Canteen, Card, Till, ledger_keys
 
 
 @pytest.fixture
@@ -238,3 +238,31 @@ def test_a_restore_that_a_crash_cut_off_from_its_line_is_finished_by_the_next(tm
     assert found.findings == []
     canteen.reopen()
     canteen.close()
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "says"), [(2 * NOW_MS + 1, "certificate 3 has expired"), (-1, "certificate 3 is not valid yet")]
+)
+def test_no_version_is_issued_while_the_ledgers_certificate_is_not_valid(
+    canteen: Canteen, now_ms: int, says: str
+) -> None:
+    ledger, before = canteen.ledger, canteen.operate("lost", card=2)["list_version"]
+    for verb, arguments in (("lost", {"card": 1}), ("release", {"card": 2}), ("restore", {})):
+        with pytest.raises(VerbRefused, match=says):
+            ledger.operate(verb, arguments, operator="Li", now_ms=now_ms)
+    assert (list(newest(canteen).version), cards_denied(canteen)) == (before, [2])
+    canteen.ledger.operate("topup", {"card": 1, "amount_cents": 5}, operator="Li", now_ms=abs(now_ms))  # no version
+    canteen.now_ms = NOW_MS + 60_000
+    assert canteen.operate("lost", card=1)["list_version"] == [1, 3]
+
+
+def test_versions_of_an_earlier_certificate_are_verified_as_they_were_issued(canteen: Canteen) -> None:
+    """A certificate renewed since: `verify` does what was done, when it was done."""
+    canteen.operate("lost", card=2)
+    keys, old = ledger_keys(), ledger_keys().certificate
+    later = issue_certificate(
+        ROOT_SEED, key_id=3, site=old.site, valid_from_ms=2 * NOW_MS, valid_to_ms=3 * NOW_MS, public_key=old.public_key
+    )
+    keys.certificate, keys.certificate_bytes = later, later.encode()
+    heads = canteen.files.read(canteen.paths.heads)
+    assert verify(canteen.ledger.connection, heads, keys, utc_offset_ms=ZONE).findings == []

@@ -95,6 +95,32 @@ def test_an_auditor_finds_the_missing_sequences(busy: tuple[dict[str, Any], sqli
     assert listed == missing
 
 
+def test_an_auditor_finds_records_whose_running_sums_do_not_follow(tmp_path: Path) -> None:
+    till, card = Till(5), Card(1)
+    canteen = Canteen(tmp_path, cards=[card], tills=[till])
+    first = till.purchase(card, 10)
+    till.count, till.sum_cents = till.count + 1, till.sum_cents + 25  # it has counted a sale that it has no record of
+    second = till.purchase(card, 5)
+    till.sum_cents -= 3
+    canteen.post(till.row(first, second, till.aborted(), till.purchase(card, 1)))
+    found = report(canteen.ledger.connection, now_ms=NOW_MS)["open_items"]
+    canteen.close()
+    with closing(sqlite3.connect(f"file:{canteen.paths.database}?mode=ro", uri=True)) as connection:
+        differing = ask(connection, "sums_differ")
+        assert ask(connection, "missing") == []
+    assert differing == [(5, 1, 2, 25), (5, 1, 3, -3)]
+    items = found["sums_differ"]["listed"]
+    assert [(one["terminal"], one["epoch"], one["first"], one["amount_cents"]) for one in items] == differing
+    assert items[0]["detail"] == "running sums differ: +1 records besides those that are there"
+    assert [kind for kind, one in found.items() if one["items"]] == ["sums_differ"]
+
+
+def test_records_that_follow_each_other_differ_in_no_sum(busy: tuple[dict[str, Any], sqlite3.Connection]) -> None:
+    found, connection = busy
+    assert ask(connection, "sums_differ") == []
+    assert found["open_items"]["sums_differ"]["items"] == 0
+
+
 def test_the_chain_can_be_recomputed_from_the_page_alone(
     busy: tuple[dict[str, Any], sqlite3.Connection],
 ) -> None:

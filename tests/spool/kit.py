@@ -133,6 +133,14 @@ def open_spool(path: Path, *, seed: int = 1, offset: UtcOffset = CHINA, **change
     return Spool.open(str(path), frontend=FRONTEND, site=SITE, utc_offset_ms=offset, **ports)
 
 
+def prune_after(spool: Spool, days: int) -> int:
+    """Prune as if the spool had run until so many days after NOW_MS."""
+    clock = spool._clock
+    assert isinstance(clock, StillClock)
+    clock.advance(max(0, NOW_MS + days * DAY_MS - clock.utc_ms))
+    return spool.prune(clock.utc_ms)
+
+
 class Terminal:
     """One (terminal, epoch) with a sealed chain; record i costs 100 + i cents, each 10th is aborted, each 13th grey."""
 

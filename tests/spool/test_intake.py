@@ -27,6 +27,7 @@ from tests.spool.kit import (
     Terminal,
     append_one,
     open_spool,
+    prune_after,
     receipt_for,
     spans,
     stored_sequences,
@@ -272,8 +273,8 @@ def test_settling_and_pruning_never_change_totals_or_ranges(spool: Spool) -> Non
     batch = spool.claim()
     assert batch is not None
     assert spool.settle(receipt_for(batch))
-    assert spool.prune(NOW_MS + 6 * DAY_MS) == 0
-    assert spool.prune(NOW_MS + 8 * DAY_MS) == 2
+    assert prune_after(spool, 6) == 0
+    assert prune_after(spool, 8) == 2
     assert (spool.totals(), spans(spool, terminal)) == (totals, held)
     assert sum(total.cents for total in totals if total.type != RecordType.ABORTED) == terminal.cents(1, 40)
     outcome = append_one(spool, terminal.frame(30, 45))

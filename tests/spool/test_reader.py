@@ -9,7 +9,7 @@ from ledger_sync.errors import SpoolFailure
 from ledger_sync.spool import Spool
 from ledger_sync.spool.reader import SpoolReader
 from protocol.codes import RecordType, RowKind
-from tests.spool.kit import DAY_MS, FRONTEND, NOW_MS, Terminal, append_one, open_spool, receipt_for
+from tests.spool.kit import FRONTEND, NOW_MS, Terminal, append_one, open_spool, prune_after, receipt_for
 
 
 def made(path: Path) -> tuple[Spool, list[Terminal]]:
@@ -110,7 +110,7 @@ def test_a_sound_spool_verifies_before_and_after_pruning(tmp_path: Path) -> None
     batch = spool.claim(0, 2)
     assert batch is not None
     spool.settle(receipt_for(batch))
-    assert spool.prune(NOW_MS + 8 * DAY_MS) == 2
+    assert prune_after(spool, 8) == 2
     with SpoolReader.open(str(tmp_path / "spool.db")) as reader:
         assert reader.verify() == []
     spool.close()

@@ -11,7 +11,16 @@ from protocol.codes import RowKind
 from protocol.link_batch import batch_digest
 from protocol.link_messages import Receipt
 from protocol.rows import decode
-from tests.spool.kit import DAY_MS, FRONTEND, NOW_MS, ListLog, Terminal, append_one, open_spool, receipt_for
+from tests.spool.kit import (
+    FRONTEND,
+    NOW_MS,
+    ListLog,
+    Terminal,
+    append_one,
+    open_spool,
+    prune_after,
+    receipt_for,
+)
 
 
 @pytest.fixture
@@ -97,7 +106,7 @@ def test_a_fork_of_pruned_records_is_acknowledged_but_never_dropped(spool: Spool
     """R10: nothing is left to compare 3…6 with, so the ledger must see them; each frame is kept once."""
     terminal = filled(spool, frames=2)
     spool.settle(receipt_for(claimed(spool)))
-    assert spool.prune(NOW_MS + 100 * DAY_MS) == 2
+    assert prune_after(spool, 100) == 2
     totals = spool.totals()
     frame = (terminal if last == 5 else terminal.forked(2)).frame(3, last)
     if last <= 6:
@@ -189,8 +198,8 @@ def test_a_restored_ledger_gets_again_what_was_settled_above_its_position(tmp_pa
 def test_pruning_deletes_only_what_was_settled_long_enough_ago(spool: Spool) -> None:
     filled(spool)
     spool.settle(receipt_for(claimed(spool, rows_max=2)))
-    assert spool.prune(NOW_MS + 30 * DAY_MS) == 2
-    assert spool.prune(NOW_MS + 30 * DAY_MS) == 0
+    assert prune_after(spool, 30) == 2
+    assert prune_after(spool, 30) == 0
     assert [row for row, _ in claimed(spool).rows] == [3, 4, 5, 6]
     facts = spool.facts()
     assert (facts.rows, facts.rows_unsettled, facts.last_row) == (4, 4, 6)
@@ -200,7 +209,7 @@ def test_row_ids_are_never_used_twice_even_when_everything_was_pruned(tmp_path: 
     spool = open_spool(tmp_path / "spool.db")
     terminal = filled(spool)
     spool.settle(receipt_for(claimed(spool)))
-    spool.prune(NOW_MS + 30 * DAY_MS)
+    prune_after(spool, 30)
     spool.close()
     spool = open_spool(tmp_path / "spool.db")
     append_one(spool, terminal.frame(25, 28))
