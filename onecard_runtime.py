@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -48,6 +49,10 @@ T = TypeVar("T")
 EXIT_FAULT: Final = 70  # a bug of ours; as EX_SOFTWARE
 DESCRIPTORS_WANTED: Final = 65_536  # five times the most connections, since those over a cap are open for a moment too
 FILE_MODE: Final = 0o600
+COLLECT_THRESHOLDS: Final = (10_000, 20, 50)
+"""Of the cyclic collector while a process serves. A commit of 500 frames has thousands of objects alive at once, none
+in a cycle: at the usual 700 they are walked again and again, a tenth of what a live sale costs (docs/performance.md).
+Cycles still go, some ten thousand objects later."""
 
 
 def limit_process() -> None:
@@ -211,10 +216,13 @@ class Runtime:
 
     async def _run(self, start: Callable[[Runtime], None]) -> int:
         self.loop.set_exception_handler(self._callback_failed)
+        usual = gc.get_threshold()
         try:
             start(self)
+            gc.set_threshold(*COLLECT_THRESHOLDS)
             await self._stopped.wait()
         finally:
+            gc.set_threshold(*usual)
             await self.network.close()
         if self._failure is not None:
             raise self._failure

@@ -24,6 +24,7 @@ from protocol.ports import Stream
 from protocol.session import Established, FrontEndSession, Refused, State
 
 _CLOSED: Final = State.CLOSED
+_ESTABLISHED: Final = State.ESTABLISHED
 _REKEYED: Final = f"BYE {ByeCode.REKEY.name} sent"  # as `protocol.session` gives its reason
 
 
@@ -119,7 +120,7 @@ class Connection(LiveSession):
     def _send(self, message: bytes) -> None:
         """Queue a message; nothing happens when the session is over. `_settle` writes."""
         session = self._session
-        if session is not None and session.established:
+        if session is not None and session.state is _ESTABLISHED:
             session.send(message)
 
     def _settle(self) -> None:

@@ -28,6 +28,7 @@ assert (_TIME.size, _LIST_OFFER.size, _LIST_CHUNK.size, _BYE.size) == (16, 264, 
 LIST_OFFER_HEAD_BYTES: Final = _LIST_OFFER.size
 LIST_CHUNK_HEAD_BYTES: Final = _LIST_CHUNK.size
 KEPT_AS_SUSPECT: Final = 0x01
+_ACK_TYPE: Final = int(MessageType.ACK)  # a plain number packs at half the price
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ class Ack:
         head = pack(
             _ACK,
             "ACK",
-            MessageType.ACK,
+            _ACK_TYPE,
             len(self.ranges),
             self.epoch,
             self.durable,
@@ -77,6 +78,8 @@ class Ack:
             KEPT_AS_SUSPECT if self.kept_as_suspect else 0,
             0,
         )
+        if not self.ranges:
+            return head
         return b"".join((head, *(pack(_RANGE, "ACK range", first, last) for first, last in self.ranges)))
 
     @classmethod

@@ -229,6 +229,19 @@ class EpochRanges:
         self._join(Range(first, last, *seals, *trade_ms))
         return False
 
+    def tail_before(self, first: int, previous_seal: bytes) -> Range | None:
+        """The highest range, where a frame from `first` on plainly continues it: both seals known and equal."""
+        if self._ranges:
+            tail = self._ranges[-1]
+            if tail.last + 1 == first and tail.seal_last == previous_seal:
+                return tail
+        return None
+
+    def extend(self, tail: Range, last: int, last_seal: bytes, trade_ms_last: int) -> None:
+        """Continue what `tail_before` has returned."""
+        tail.last, tail.seal_last, tail.trade_ms_last = last, last_seal, trade_ms_last
+        self._changed[tail.first] = tail
+
     def missing(self, first: int, last: int) -> list[tuple[int, int]]:
         """The parts of `first`…`last` that are held in no way, not even as tombstones."""
         index = max(bisect_right(self._firsts, first) - 1, 0)
@@ -298,6 +311,10 @@ class EpochRanges:
 
     def ack_view(self, first_unacknowledged: int) -> tuple[int, tuple[tuple[int, int], ...]]:
         """(durable, at most 4 ranges above it) of the ACK; never past a hole at or above `first_unacknowledged`."""
+        if self._ranges:
+            highest = self._ranges[-1]
+            if highest.first <= first_unacknowledged <= highest.last:  # the rule: one range, nothing above it
+                return highest.last, ()
         held = self.covering(first_unacknowledged)
         durable = first_unacknowledged - 1 if held is None else held.last
         index = bisect_right(self._firsts, durable + 1)

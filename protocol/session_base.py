@@ -62,6 +62,8 @@ _STEP_OF_KIND: Final = {
     int(FrameKind.REFUSE): Step.REFUSE,
 }
 _SEALED: Final = int(FrameKind.SEALED)
+_ESTABLISHED: Final = State.ESTABLISHED
+_CLOSED: Final = State.CLOSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class SessionBase:
     def receive(self, data: bytes | bytearray | memoryview, now_ms: int) -> list[Event]:
         """The events that `data` completes, in order. Look at `state` afterwards."""
         events: list[Event] = []
-        if self.closed:
+        if self.state is _CLOSED:
             return events
         if now_ms >= self._deadline_ms:
             self.tick(now_ms)
@@ -191,7 +193,7 @@ class SessionBase:
             OutOfRange: longer than the negotiated limit.
         """
         sealer = self._sealer
-        if sealer is None or not self.established:
+        if sealer is None or self.state is not _ESTABLISHED:
             raise StateMisuse(f"nothing can be sent while {self.state.value}")
         if len(message) > self.body_bytes_max:
             raise OutOfRange(f"a message of {len(message)} bytes, at most {self.body_bytes_max} were agreed")
@@ -252,7 +254,7 @@ class SessionBase:
             except RemoteError as error:
                 if not self._tolerated(error):
                     self.fail(error)
-            if self.closed:
+            if self.state is _CLOSED:
                 return
 
     def _take(self, frame: Frame, now_ms: int, events: list[Event]) -> None:

@@ -82,7 +82,10 @@ def trade_days(trade_times_ms: Sequence[int], utc_offset_ms: UtcOffset) -> list[
     Two questions to the time zone when the frame lies in one day, for no zone changes twice within 24 hours.
     """
     first, last = trade_times_ms[0], trade_times_ms[-1]
-    first_offset, last_offset = utc_offset_ms(first), utc_offset_ms(last)
+    first_offset = utc_offset_ms(first)
+    if first == last:
+        return [(first + first_offset) // MS_PER_DAY] * len(trade_times_ms)
+    last_offset = utc_offset_ms(last)
     if first_offset == last_offset and last - first < MS_PER_DAY:
         first_day, last_day = (first + first_offset) // MS_PER_DAY, (last + first_offset) // MS_PER_DAY
         if first_day == last_day:

@@ -28,7 +28,7 @@ from ledger_sync.spool.stored import stored_seal, stored_trade_ms, suspect_store
 from protocol.codes import RowKind
 from protocol.errors import Malformed, RemoteError
 from protocol.messages import Baseline, Tombstone, decode_up
-from protocol.ranges import Decision, Verdict, agree
+from protocol.ranges import Decision, Range, Verdict, agree
 from protocol.records import LENGTH_OFFSET, Summary, previous_seal, seal_of, summarise, walk
 from protocol.rows import PackedRow
 from protocol.trade_time import UtcOffset, measured_anchor_ms, trade_days, trade_times
@@ -92,6 +92,9 @@ class Acceptor:
         if intake.keep_as_suspect:
             return self._suspect(intake, found, state, "kept as suspect after re-enrolment")
         end_of_first = payload[LENGTH_OFFSET]
+        tail = state.ranges.tail_before(found.first, payload[end_of_first - 16 : end_of_first - 8])
+        if tail is not None and tail.trade_ms_last is not None:
+            return self._continue(intake, found, state, tail)
         decision = state.ranges.classify(
             found.first, found.last, payload[end_of_first - 16 : end_of_first - 8], payload[-8:]
         )
@@ -104,6 +107,23 @@ class Acceptor:
             return self._checked(intake, found, state, decision)
         self._epochs.change(intake.terminal, intake.epoch)
         self._keep(intake, found, state)
+        return Outcome(OutcomeKind.ACCEPTED, *state.ack(intake.first_unacknowledged))
+
+    def _continue(self, intake: RecordsIntake, found: Summary, state: EpochState, tail: Range) -> Outcome:
+        """The rule: the next records of a terminal whose last one is held. Nothing overlaps, nothing follows."""
+        times = trade_times(
+            found.boots,
+            found.uptimes_ds,
+            found.clocks_ms,
+            anchors_ms=state.anchors_ms,
+            received_ms=intake.received_ms,
+            predecessor_ms=tail.trade_ms_last,
+            successor_ms=None,
+        )
+        self._epochs.mark(intake.terminal, intake.epoch, state)
+        self._add_row(intake, found, state, RowKind.RECORDS, times)
+        state.ranges.extend(tail, found.last, intake.payload[-8:], times[-1])
+        self._count(intake, found, times)
         return Outcome(OutcomeKind.ACCEPTED, *state.ack(intake.first_unacknowledged))
 
     def _checked(self, intake: RecordsIntake, found: Summary, state: EpochState, decision: Decision) -> Outcome:

@@ -39,6 +39,8 @@ class EpochState:
 
         0 where nothing is settled. What lies below the range is not ours to know: another front-end took it.
         """
+        if not self.settled:  # as in an outage, when the work is most
+            return 0
         held = self.ranges.covering(durable)
         if held is None:
             return 0
@@ -78,6 +80,10 @@ class Epochs:
         state = self.get(terminal, epoch)
         self._dirty[terminal, epoch] = state
         return state
+
+    def mark(self, terminal: int, epoch: int, state: EpochState) -> None:
+        """`write` will store this state, which `get` has returned."""
+        self._dirty[terminal, epoch] = state
 
     def forget(self) -> None:
         """Drop everything: the transaction failed, the file alone is right."""

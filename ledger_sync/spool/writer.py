@@ -84,7 +84,8 @@ class SpoolWriter:
             raise SpoolBusy(intakes=len(self._queue), queued_bytes=self._queued_bytes)
         self._queue.append((intake, done))
         self._queued_bytes += intake.size_bytes
-        self._pump()
+        if not self._in_flight:
+            self._pump()
 
     def _pump(self) -> None:
         """Commit the next group, unless one is under way."""

@@ -48,6 +48,36 @@ def test_a_frame_behind_a_range_with_another_seal_is_suspect() -> None:
     assert offer(of((1, 5)), 6, 8, chain="b") == (Verdict.SUSPECT, ())
 
 
+def test_continuing_the_highest_range_is_the_same_as_judging_and_joining() -> None:
+    in_place, joined = of((1, 5), (9, 12)), of((1, 5), (9, 12))
+    tail = in_place.tail_before(13, seal(12))
+    assert tail is not None
+    in_place.extend(tail, 15, seal(15), 15_000)
+    assert offer(joined, 13, 15) == (Verdict.EXTENDS, ((13, 15),))
+    assert joined.apply(13, 15, seals=(seal(12), seal(15)), trade_ms=(13_000, 15_000)) is False
+    assert list(in_place) == list(joined)
+    assert in_place.take_changes()[9] == joined.take_changes()[9] == tail
+    assert [in_place.ack_view(first) for first in range(1, 18)] == [joined.ack_view(first) for first in range(1, 18)]
+
+
+@pytest.mark.parametrize(
+    ("held", "first", "chain"),
+    [
+        (of(), 1, "a"),
+        (of((1, 5)), 6, "b"),
+        (of((1, 5)), 5, "a"),
+        (of((1, 5)), 7, "a"),
+        (of((1, 5), (9, 12)), 6, "a"),
+        (EpochRanges([Range(1, 5, None, None, None, None)], [(1, 5)]), 6, "a"),
+    ],
+    ids=["nothing held", "another seal", "overlaps", "a hole", "not the highest", "behind a tombstone"],
+)
+def test_whatever_does_not_plainly_continue_the_highest_range_is_judged(
+    held: EpochRanges, first: int, chain: str
+) -> None:
+    assert held.tail_before(first, seal(first - 1, chain)) is None
+
+
 def test_a_frame_that_reaches_the_next_range_fills_the_hole() -> None:
     assert offer(of((1, 5), (9, 12)), 6, 8) == (Verdict.FILLS, ((6, 8),))
 
