@@ -1,6 +1,7 @@
-"""What the server needs of its neighbours, as Protocols: the way to the ledger, and whoever listens to it.
+"""What the server needs of the way to the ledger, as a Protocol.
 
-The forwarder lives in `ledger_sync.link`; the server hands itself over with `attach` and starts and stops it.
+The forwarder lives in `ledger_sync.link`; the server hands itself over with `attach` (it is the forwarder's
+`LedgerEvents`), and starts and stops it.
 """
 
 from __future__ import annotations
@@ -8,24 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from protocol.codes import ListForm, ListKind, ReportKind
-from protocol.signed import Certificate, SignedHead, Version
-
-
-class LedgerEvents(Protocol):
-    """What the forwarder tells the server, among the callbacks of the loop, after its own checks of frame and proof.
-
-    The head of a LIST is *not* verified by the forwarder: the server verifies it against the root key and its site.
-    """
-
-    def on_list(self, head: SignedHead, certificate: Certificate, form: ListForm, base: Version, data: bytes) -> None:
-        """A LIST came: `data` is the whole content (snapshot) or a delta from `base`."""
-
-    def on_recollect(self, terminal: int, epoch: int, first: int, last: int) -> None:
-        """The ledger misses `first`…`last` of a terminal (R9)."""
-
-    def on_settled(self, terminals: set[tuple[int, int]]) -> None:
-        """Receipts settled rows of these (terminal, epoch); what `settled` is now, the spool knows."""
+from ledger_sync.link.settings import LedgerEvents
+from protocol.codes import ListKind, ReportKind
+from protocol.signed import Version
 
 
 class Forwarder(Protocol):

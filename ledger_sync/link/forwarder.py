@@ -152,10 +152,6 @@ class Forwarder:
             previous()
         self._finish_stop()
 
-    def rows_committed(self) -> None:
-        """New rows are in the spool; without this call they are found at the next claim interval."""
-        self._outbox.pump()
-
     def request_list(self, kind: ListKind, version: Version) -> None:
         """Ask for a list; dropped while offline, since the ledger sends every current list after LINK_WELCOME."""
         self._send(ListRequest(kind, *version))

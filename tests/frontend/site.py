@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 
 from frontend_server.alarms import Alarms
 from frontend_server.keys import FrontendKeys
-from frontend_server.ports_used import LedgerEvents
 from frontend_server.server import FrontendServer
 from frontend_server.settings import FrontendSettings
+from ledger_sync.link.settings import LedgerEvents
 from ledger_sync.spool import Spool, SpoolWriter
 from protocol.codes import ListForm, ListKind, ReportKind, Suite, TerminalClass, TerminalKind
 from protocol.deny_list import DenyList, make_delta

@@ -346,3 +346,4 @@ def test_a_ledger_of_the_first_schema_gets_the_table_when_it_is_opened(
     canteen.ledger = Ledger.open(canteen.paths, canteen.keys, files=canteen.files, utc_offset_ms=ZONE)
     canteen.post(till.row(till.grey(card, 4_000)))
     decide(canteen, "suspense", item_of(canteen), "spent")
+    assert suspense_items(canteen.ledger.connection, now_ms=canteen.now_ms) == []
