@@ -63,7 +63,7 @@ class _StreamProtocol(asyncio.Protocol):
     @property
     def was_connected(self) -> bool:
         """Whether the handler has been told of a connection, and so will be told of its end."""
-        return self._transport is not None
+        return self._transport is not None or self._closed
 
     # -- asyncio's side
 
@@ -99,6 +99,10 @@ class _StreamProtocol(asyncio.Protocol):
             self._handler.closed(exc)
         except Exception as error:  # noqa: BLE001
             self._failed(error)
+        # The transport knows this object: without these two lines a storm of short connections would wait for the
+        # cyclic collector, which a serving process seldom runs.
+        self._handler = _NOBODY
+        self._transport = None
 
     def let_go(self) -> None:
         """The process ends, and the shell with it: close, and tell it nothing more."""

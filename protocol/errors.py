@@ -61,6 +61,14 @@ class RemoteError(ProtocolError):
     disposition: Disposition = Disposition.CLOSE
 
 
+def kept(error: RemoteError) -> RemoteError:
+    """`error` without its traceback, for whoever keeps it: that holds the frames of the calls, and with them the peer's
+    bytes and the very object that keeps the error, which then only the cyclic collector could free.
+    """
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
 class Garbage(RemoteError):
     """Too many bytes that belong to no frame."""
 

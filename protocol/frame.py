@@ -23,7 +23,7 @@ from zlib import crc32
 
 from protocol import PROTOCOL_VERSION
 from protocol.codes import FrameKind, Medium
-from protocol.errors import CounterError, Garbage, OutOfRange, RemoteError, TooLong, UnknownFrame
+from protocol.errors import CounterError, Garbage, OutOfRange, RemoteError, TooLong, UnknownFrame, kept
 from protocol.limits import GARBAGE_BYTES_MAX, TAG_BYTES_LINE, TAG_BYTES_TCP
 
 MAGIC: Final = 0xC3
@@ -179,7 +179,7 @@ class FrameDecoder:
         try:
             position = self._cut(buffer, frames)
         except RemoteError as error:
-            self.error = error
+            self.error = kept(error)
             self._buffer = b""
             return frames
         self._buffer = buffer[position:] if position else buffer

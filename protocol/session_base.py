@@ -22,6 +22,7 @@ from protocol.errors import (
     TooLong,
     UnexpectedMessage,
     UnknownFrame,
+    kept,
 )
 from protocol.frame import FLAG_DOWN, HEADER_BYTES, Frame, FrameDecoder, encode_frame
 from protocol.handshake import (
@@ -231,7 +232,7 @@ class SessionBase:
             self._say_bye(ByeCode.PROTOCOL_ERROR)
         if self.state is State.CHALLENGED and error.disposition is Disposition.REFUSE:
             self._queue(FrameKind.REFUSE, encode_refuse(RefuseCode.REFUSED))
-        self.failure = error
+        self.failure = kept(error)
         self._close(str(error))
 
     def close_deadline_ms(self) -> int | None:

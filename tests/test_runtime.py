@@ -1,6 +1,7 @@
 """The real runtime keeps what the ports promise: on uvloop and on plain asyncio alike."""
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -8,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +85,33 @@ def test_bytes_cross_a_stream_both_ways_and_close_is_told_once(
         ["client connected", "server connected", "server received", "client received", "client closed", "server closed"]
     )
     assert not (tmp_path / "s.sock").exists()
+
+
+@BOTH_LOOPS
+def test_a_stream_that_has_ended_is_freed_without_the_cyclic_collector(plain_asyncio: bool) -> None:
+    runtime = Runtime(plain_asyncio=plain_asyncio)
+    handlers: list[weakref.ref[Recorder]] = []
+
+    def server_event(event: str, handler: Recorder) -> None:
+        if event == "connected":
+            handlers.append(weakref.ref(handler))
+        if event == "closed":
+            gc.disable()
+            runtime.clock.call_at(runtime.clock.monotonic_ms() + 20, runtime.stop)
+
+    def client_event(event: str, handler: Recorder) -> None:
+        if event == "connected" and handler.stream is not None:
+            handler.stream.abort()
+
+    def start(runtime: Runtime) -> None:
+        listener = runtime.network.listen("127.0.0.1:0", lambda: Recorder(server_event))
+        runtime.network.connect(listener.address(), Recorder(client_event))
+
+    try:
+        runtime.run(start)
+        assert [each() for each in handlers] == [None]
+    finally:
+        gc.enable()
 
 
 @BOTH_LOOPS

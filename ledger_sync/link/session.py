@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from protocol.errors import ProofError, ProtocolError, RemoteError, StateMisuse, UnexpectedMessage
+from protocol.errors import ProofError, ProtocolError, RemoteError, StateMisuse, UnexpectedMessage, kept
 from protocol.link_messages import (
     DownMessage,
     LinkDecoder,
@@ -81,7 +81,7 @@ class FrontEndLink:
             for payload in self._decoder.payloads():
                 events.append(self._take(payload, now_ms))  # noqa: PERF401 - those before an error count
         except RemoteError as error:
-            self.failure = error
+            self.failure = kept(error)
             self._go(LinkState.CLOSED)
         return events
 

@@ -1,5 +1,6 @@
 """Both sides of a session, joined by a fake wire; time is an argument (docs/protocol.md §4, §5, §14; R31-R35)."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from protocol.frame import encode_frame
 from protocol.handshake import Challenge, Hello, TerminalIdentity
 from protocol.keys import link_key
 from protocol.limits import (
+    BODY_BYTES_MAX_TCP,
     BODY_BYTES_MIN,
     GARBAGE_BYTES_MAX,
     HANDSHAKE_MS_MAX,
@@ -663,3 +665,30 @@ def test_a_session_still_answers_after_it_has_forgotten_the_handshake() -> None:
     pair.terminal.send(b"up")
     pair.frontend.send(b"down")
     assert pair.pump() == ([b"down"], [b"up"])
+
+
+def _failed_by(fault: bytes) -> bool:
+    frontend = FrontEndSession(
+        frontend=7,
+        site=9,
+        medium=Medium.TCP,
+        body_bytes_max=BODY_BYTES_MAX_TCP,
+        nonce=bytes(16),
+        find_key=enrolled,
+        now_ms=0,
+    )
+    frontend.receive(fault, 0)
+    return frontend.failure is not None
+
+
+@pytest.mark.parametrize("fault", [bytes(GARBAGE_BYTES_MAX + 99), "PROVE"], ids=["garbage", "PROVE"])
+def test_a_session_ended_by_its_peers_fault_is_freed_without_the_cyclic_collector(fault: bytes | str) -> None:
+    """A storm of them would else pile up until the collector's next full round, some 400 MiB later."""
+    unexpected = encode_frame(FrameKind.PROVE, bytes(16), medium=Medium.TCP, down=False)
+    gc.collect()
+    gc.disable()
+    try:
+        assert _failed_by(fault if isinstance(fault, bytes) else unexpected)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
