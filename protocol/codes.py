@@ -140,8 +140,25 @@ class ByeCode(IntEnum):
 class RecordType(IntEnum):
     PURCHASE = 0x01
     COMPLETION = 0x02
+    REFUND = 0x03
+    LOAD = 0x04
+    LOAD_NOT_EXECUTED = 0x05
+    REFUSAL = 0x06
     GREY = 0x07
+    """A debit whose outcome is not known."""
+    DOUBT = 0x08
+    """A refund, load, cancellation or collection whose outcome is not known."""
+    BOOKING = 0x20
+    CANCELLATION = 0x21
+    COLLECTION = 0x22
+    ACCESS_GRANTED = 0x40
+    ACCESS_DENIED = 0x41
+    DOOR_EVENT = 0x42
     ABORTED = 0x60
+    EVENTS_LOST = 0x61
+    TAMPER = 0x62
+    POWER = 0x63
+    ALARM = 0x64
 
 
 RECORD_TYPES_FORBIDDEN = frozenset({0x00, 0xFF})
@@ -156,6 +173,75 @@ class AbortReason(IntEnum):
     OPERATOR = 0x05
     POWER_LOST = 0x06
     CARD_NOT_GENUINE = 0x07
+
+
+class RefusalReason(IntEnum):
+    """Why a terminal turned a card away before any dialogue about money."""
+
+    DENY_LIST = 0x01
+    EXPIRED = 0x02
+    BALANCE_TOO_LOW = 0x03
+    NOT_GENUINE = 0x04
+    CARD_REFUSED = 0x05
+    AMOUNT_LIMIT = 0x06
+    DAILY_LIMIT = 0x07
+    MEAL_LIMIT = 0x08
+    NOT_BOOKED = 0x09
+    OUTSIDE_SERVING_TIME = 0x0A
+    CUT_OFF_PASSED = 0x0B
+    LIST_TOO_OLD = 0x0C
+    OPERATOR = 0x0D
+    NO_ORDER = 0x0E
+    NOT_REFUNDABLE = 0x0F
+
+
+class AccessReason(IntEnum):
+    """Why a door opened, or did not."""
+
+    PERMITTED = 0x00
+    FIRST_CARD_SEEN = 0x01
+    UNKNOWN_CARD = 0x02
+    DENY_LIST = 0x03
+    EXPIRED = 0x04
+    NO_PERMISSION = 0x05
+    OUTSIDE_TIME_PROFILE = 0x06
+    ANTI_PASSBACK = 0x07
+    FIRST_CARD_MISSING = 0x08
+    NOT_GENUINE = 0x09
+    LOCKED = 0x0A
+    WRONG_CODE = 0x0B
+
+
+class AccessIdentity(IntEnum):
+    """What the door knows of who stands before it (R41)."""
+
+    CARD_PROVED = 0x01
+    NUMBER_ONLY = 0x02
+
+
+class DoorEventKind(IntEnum):
+    FORCED = 0x01
+    HELD_OPEN = 0x02
+    CLOSED = 0x03
+    REMOTE_OPEN = 0x04
+    EXIT_BUTTON = 0x05
+    LOCKED = 0x06
+    UNLOCKED = 0x07
+
+
+class PowerEvent(IntEnum):
+    ON = 0x01
+    MAINS_LOST = 0x02
+    MAINS_BACK = 0x03
+    BATTERY_LOW = 0x04
+
+
+class AlarmKind(IntEnum):
+    MEMORY_WARNING = 0x01
+    MEMORY_FULL = 0x02
+    CLOCK_DOUBTFUL = 0x03
+    LIST_DAMAGED = 0x04
+    DURESS = 0x05
 
 
 class RowKind(IntEnum):
@@ -206,6 +292,12 @@ class PostingResult(IntEnum):
     SUSPENSE_UNPROVEN_FORK = 0x07
     COMPLETED = 0x08
     COMPLETION_NOTHING_NEW = 0x09
+    POSTED_UNPROVEN = 0x0A
+    SUSPENSE_UNPROVEN_LIMIT = 0x0B
+    POSTED_REFUND_EXCEPTION = 0x0C
+    POSTED_LOAD_WITHOUT_ORDER = 0x0D
+    POSTED_MEAL_TWICE = 0x0E
+    DOUBTFUL = 0x0F
     QUARANTINED_SEAL = 0x10
     QUARANTINED_CARD_PROOF = 0x11
     QUARANTINED_FORMAT = 0x12

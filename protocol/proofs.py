@@ -15,13 +15,13 @@ from protocol.codes import RECORD_TYPES_FORBIDDEN
 from protocol.errors import OutOfRange
 from protocol.limits import RECORD_BYTES_MIN
 from protocol.mac import SEAL_BYTES, MacKey
+from protocol.record_bodies import Transaction
 from protocol.records import (
     LENGTH_OFFSET,
     PREVIOUS_SEAL_OFFSET_FROM_END,
     SEAL_OFFSET_FROM_END,
     Buffer,
     Completion,
-    Purchase,
     RecordHead,
     seal_of,
     walk,
@@ -200,13 +200,13 @@ def verify_tac(
     return len(proof) == SEAL_BYTES and card_tac_key.verifies(bytes(proof), facts)
 
 
-def verify_card_proof(card_tac_key: MacKey, head: RecordHead, body: Purchase | Completion) -> bool:
+def verify_card_proof(card_tac_key: MacKey, head: RecordHead, body: Transaction | Completion) -> bool:
     """Whether the card's proof inside a record holds; a completion proves its original identity (R20)."""
-    if isinstance(body, Purchase):
-        type_, terminal, epoch, sequence = head.type, head.terminal, head.epoch, head.sequence
-    else:
+    if isinstance(body, Completion):
         type_, terminal = body.original_type, body.original_terminal
         epoch, sequence = body.original_epoch, body.original_sequence
+    else:
+        type_, terminal, epoch, sequence = head.type, head.terminal, head.epoch, head.sequence
     return verify_tac(
         card_tac_key,
         body.proof,

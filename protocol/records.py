@@ -12,13 +12,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Final
+from typing import Final, cast
 
 from protocol.codes import RECORD_TYPES_FORBIDDEN, ProofSuite, RecordType
 from protocol.errors import Malformed, OutOfRange
 from protocol.limits import RECORD_BYTES_MAX, RECORD_BYTES_MIN, RECORD_BYTES_STEP
 from protocol.mac import SEAL_BYTES, MacKey
-from protocol.record_bodies import Aborted, Body, Buffer, Completion, Grey, Purchase, Unknown, card_masked
+from protocol.record_bodies import BODIES, Aborted, Body, Buffer, Completion, Grey, Purchase, Unknown, card_masked
 
 __all__ = [
     "Aborted",
@@ -31,6 +31,7 @@ __all__ = [
     "Summary",
     "Unknown",
     "card_masked",
+    "counted_cents",
     "decode_body",
     "encode_record",
     "iter_money",
@@ -53,13 +54,15 @@ SEQUENCE_OFFSET: Final = 12
 UPTIME_OFFSET: Final = 16
 CLOCK_OFFSET: Final = 20
 BODY_OFFSET: Final = 40
-AMOUNT_OFFSET: Final = 56  # purchase and grey
+AMOUNT_OFFSET: Final = 56  # of every type in MONEY_TYPES
 PREVIOUS_SEAL_OFFSET_FROM_END: Final = 16
 SEAL_OFFSET_FROM_END: Final = 8
 RECORD_BYTES_WITHOUT_BODY: Final = BODY_OFFSET + PREVIOUS_SEAL_OFFSET_FROM_END
 BODY_VERSION: Final = 0
-MONEY_TYPES: Final = frozenset({RecordType.PURCHASE, RecordType.GREY})
-"""The types whose amount counts in totals and in the running sum."""
+DEBIT_TYPES: Final = frozenset({RecordType.PURCHASE, RecordType.GREY, RecordType.BOOKING})
+CREDIT_TYPES: Final = frozenset({RecordType.REFUND, RecordType.LOAD, RecordType.CANCELLATION})
+MONEY_TYPES: Final = DEBIT_TYPES | CREDIT_TYPES
+"""The types whose amount counts in totals and in the running sum: what cards paid, less what they were given."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,11 +81,6 @@ class RecordHead:
     clock_ms: int
     running_count: int
     running_sum_cents: int
-
-
-_BODIES: Final[dict[int, type[Purchase | Grey | Completion | Aborted]]] = {
-    each.TYPE: each for each in (Purchase, Grey, Completion, Aborted)
-}
 
 
 def read_head(buffer: Buffer, offset: int = 0) -> RecordHead:
@@ -151,10 +149,19 @@ def decode_body(record: Buffer) -> Body:
     if head.length != len(record):
         raise Malformed("record", f"{len(record)} bytes, its head says {head.length}", offset=LENGTH_OFFSET)
     body = memoryview(record)[BODY_OFFSET:-PREVIOUS_SEAL_OFFSET_FROM_END]
-    known = _BODIES.get(head.type) if head.body_version == BODY_VERSION else None
+    known = BODIES.get(head.type) if head.body_version == BODY_VERSION else None
     if known is None:
         return Unknown(type=head.type, body_version=head.body_version, body=bytes(body))
-    return known.decode(body)
+    return cast(Body, known.decode(body))
+
+
+def counted_cents(body: Body) -> int:
+    """What a record adds to the running sum: debits positive, credits negative, 0: it does not count either."""
+    kind = body.type if isinstance(body, Unknown) else body.TYPE
+    if kind not in MONEY_TYPES or isinstance(body, Unknown):
+        return 0
+    cents: int = getattr(body, "amount_cents", 0)
+    return -cents if kind in CREDIT_TYPES else cents
 
 
 def walk(payload: Buffer) -> Iterator[memoryview]:
@@ -193,7 +200,7 @@ class Summary:
     uptimes_ds: Sequence[int]
     clocks_ms: Sequence[int]
     amounts_cents: Sequence[int]
-    """0 where the type moves no money."""
+    """What the card paid; negative: what it was given; 0 where the type moves no money."""
     money_count: int
     sum_cents: int
 
@@ -202,12 +209,12 @@ class Summary:
         return len(self.types)
 
     def totals_by_day(self, days: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """Trade day → (count, cents) of purchases and greys (R15), given the trade day of every record."""
+        """Trade day → (count, cents) of what counts money (R15), given the trade day of every record."""
         if days.count(days[0]) == len(days):
             return {days[0]: (self.money_count, self.sum_cents)} if self.money_count else {}
         totals: dict[int, tuple[int, int]] = {}
         for day, cents in zip(days, self.amounts_cents, strict=True):
-            if cents:  # a money record has at least one cent
+            if cents:  # a record that counts has at least one cent
                 count, total = totals.get(day, (0, 0))
                 totals[day] = (count + 1, total + cents)
         return totals
@@ -221,8 +228,14 @@ _COLUMNS: Final = {
 _EPOCH_SHIFT: Final = 48
 _BOOT_SHIFT: Final = 32
 _ALL_BUT_BOOT: Final = 0xFFFF_0000_FFFF_FFFF
-_IS_MONEY: Final = bytes(each in MONEY_TYPES for each in range(256))
-_MONEY_RECORD_BYTES: Final = RECORD_BYTES_WITHOUT_BODY + Purchase.LAYOUT.size
+_IS_MONEY: Final = {
+    length: bytes(
+        each in MONEY_TYPES and RECORD_BYTES_WITHOUT_BODY + BODIES[each].LAYOUT.size == length for each in range(256)
+    )
+    for length in _COLUMNS
+}
+"""Per record length: which types of that length count money. A type at another length than its own counts none."""
+_ARE_CREDITS: Final = bytes(CREDIT_TYPES)
 
 
 def summarise(payload: Buffer) -> Summary:
@@ -241,13 +254,13 @@ def summarise(payload: Buffer) -> Summary:
         types = data[::length]
         versions = data[BODY_VERSION_OFFSET::length]
         columns = _COLUMNS[length].iter_unpack(data)
-        money = types.translate(_IS_MONEY) if length == _MONEY_RECORD_BYTES else bytes(count)
+        money = types.translate(_IS_MONEY[length])
     else:
         records = list(walk(data))
         types = bytes(record[0] for record in records)
         versions = bytes(record[BODY_VERSION_OFFSET] for record in records)
         columns = iter([_COLUMNS[RECORD_BYTES_MIN].unpack_from(record) for record in records])
-        money = bytes(record[0] in MONEY_TYPES and len(record) == _MONEY_RECORD_BYTES for record in records)
+        money = bytes(_IS_MONEY[len(record)][record[0]] for record in records)
     origins, sequences, uptimes, clocks, amounts = zip(*columns, strict=True)
     if sequences != tuple(range(sequences[0], sequences[0] + len(types))):
         raise Malformed("records", "sequences are not consecutive")
@@ -255,6 +268,8 @@ def summarise(payload: Buffer) -> Summary:
         raise Malformed("records", "a type that is never a record")
     boots, origin = _boots(origins), origins[0]
     amounts = _counted(amounts, money, versions)
+    if types.translate(None, _ARE_CREDITS) != types:
+        amounts = tuple(-cents if kind in CREDIT_TYPES else cents for cents, kind in zip(amounts, types, strict=True))
     return Summary(
         terminal=origin & 0xFFFF_FFFF,
         epoch=origin >> _EPOCH_SHIFT,
@@ -273,8 +288,10 @@ def summarise(payload: Buffer) -> Summary:
 def _summary_of_one(record: bytes, length: int) -> Summary:
     """The same for one record alone, as a live sale is; its head has been checked."""
     origin, sequence, uptime_ds, clock_ms, cents = _COLUMNS[length].unpack(record)
-    if length != _MONEY_RECORD_BYTES or not _IS_MONEY[record[0]] or record[BODY_VERSION_OFFSET] != BODY_VERSION:
+    if not _IS_MONEY[length][record[0]] or record[BODY_VERSION_OFFSET] != BODY_VERSION:
         cents = 0
+    elif record[0] in CREDIT_TYPES:
+        cents = -cents
     return Summary(
         terminal=origin & 0xFFFF_FFFF,
         epoch=origin >> _EPOCH_SHIFT,

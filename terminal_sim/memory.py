@@ -15,6 +15,7 @@ from protocol.records import (
     Body,
     Grey,
     RecordHead,
+    counted_cents,
     encode_record,
     previous_seal,
     read_head,
@@ -145,9 +146,10 @@ class Memory:
     def _write(self, body: Body, sequence: int, boot: int, uptime_ds: int, clock_ms: int) -> bytes:
         kind = int(body.TYPE) if not hasattr(body, "type") else int(body.type)
         count, total = self.running_count, self.running_sum_cents
-        if kind in MONEY_TYPES:
+        cents = counted_cents(body)
+        if cents:
             count += 1
-            total += int(getattr(body, "amount_cents", 0))
+            total += cents
         head = RecordHead(
             type=kind,
             proof_suite=self._secrets.proof_suite,

@@ -13,7 +13,7 @@ from ledger_sync.ledger.keys import LedgerKeys
 from protocol.codes import PostingResult
 from protocol.errors import Malformed
 from protocol.proofs import verify_record
-from protocol.records import Aborted, Completion, Grey, Purchase, RecordHead, Unknown, decode_body, read_head
+from protocol.records import Aborted, Completion, Grey, Purchase, RecordHead, decode_body, read_head
 
 QUARANTINED: Final = frozenset(range(PostingResult.QUARANTINED_SEAL, PostingResult.QUARANTINED_UNKNOWN_TERMINAL + 1))
 REASONS: Final = {
@@ -50,7 +50,7 @@ def check_record(raw: bytes, state: TerminalState, sequence: int, keys: LedgerKe
         if head.proof_suite != state.suite or not verify_record(key, raw):
             return _flaw(PostingResult.QUARANTINED_SEAL)
         body = decode_body(raw)
-        if isinstance(body, Unknown):
+        if not isinstance(body, Purchase | Grey | Completion | Aborted):
             return _flaw(PostingResult.QUARANTINED_UNKNOWN_TYPE)
         if isinstance(body, Purchase | Grey | Completion):
             if not state.takes_money:
