@@ -191,6 +191,27 @@ def enrol(
     return list(range(first, first + count))
 
 
+def replace_terminal(site: SiteFile, terminal: int) -> int:
+    """Enrol a terminal anew, after its replacement or the loss of its memory; returns its new epoch (R1, R11).
+
+    Raises SiteError for a terminal that was never enrolled.
+    """
+    registry_path = site.path(site.site.registry)
+    registry = Registry.parse(registry_path.read_bytes())
+    entry = registry.get(terminal)
+    if entry is None:
+        raise SiteError(f"terminal {terminal} is not in {registry_path}; enrol it: onecard keys enrol")
+    masters = KeyFile.named(site.path(OFFLINE), "enrolment").open()
+    store = KeyFile.named(site.path(SECRETS), "terminals")
+    provisioned = store.open()
+    renewed = entry.re_enrolled(_fresh(ENROLMENT_ID_BYTES))
+    registry.put(renewed)
+    _provision(provisioned, masters, renewed)
+    store.write(provisioned)  # keys first: a terminal that the registry names must find them
+    RealFiles().replace(str(registry_path), registry.dump())
+    return renewed.epoch
+
+
 def _provision(store: Keystore, masters: Keystore, entry: EnrolledTerminal) -> None:
     link_master = masters.key(f"link_master.{entry.key_version}")
     number, epoch = entry.terminal, entry.epoch

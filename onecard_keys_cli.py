@@ -102,6 +102,25 @@ def enrol(
     host.say("A front-end that runs takes them up within seconds; tell the ledger: onecard ledger register")
 
 
+@app.command(epilog=EXAMPLE + "onecard keys replace 1003 --site canteen")
+def replace(
+    context: typer.Context,
+    terminal: Annotated[int, typer.Argument(min=1, max=0xFFFF_FFFF, help="Its number.")],
+    site: SitePath = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Enrol a terminal anew (换机): it was replaced, or its memory is lost. Its epoch rises, its old keys end."""
+    from onecard_keys import replace_terminal
+
+    host = _host(context)
+    epoch = replace_terminal(host.site(site), terminal)
+    if as_json:
+        host.emit({"terminal": terminal, "epoch": epoch})
+        return
+    host.say(f"Terminal {terminal} is in epoch {epoch} now; the device of epoch {epoch - 1} can no longer log in.")
+    host.say("Load the new keys into the new device, and tell the ledger: onecard ledger register")
+
+
 @app.command(epilog=EXAMPLE + "onecard keys cards --count 500 --opening 50.00 --site canteen")
 def cards(
     context: typer.Context,

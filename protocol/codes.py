@@ -159,6 +159,8 @@ class RecordType(IntEnum):
     TAMPER = 0x62
     POWER = 0x63
     ALARM = 0x64
+    END_OF_EPOCH = 0x65
+    """The terminal's sealed word that no record of this epoch follows (R11)."""
 
 
 RECORD_TYPES_FORBIDDEN = frozenset({0x00, 0xFF})
@@ -234,6 +236,11 @@ class PowerEvent(IntEnum):
     MAINS_LOST = 0x02
     MAINS_BACK = 0x03
     BATTERY_LOW = 0x04
+
+
+class EndReason(IntEnum):
+    REPLACED = 0x01
+    OUT_OF_SERVICE = 0x02
 
 
 class AlarmKind(IntEnum):

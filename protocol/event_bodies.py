@@ -123,3 +123,14 @@ class Alarm(RecordBody):
 
     alarm: int
     detail: int = 0
+
+
+@dataclass(slots=True, repr=False)
+class EndOfEpoch(RecordBody):
+    """The last record that its epoch will ever have: nothing is missing behind it (R11)."""
+
+    TYPE: ClassVar[int] = RecordType.END_OF_EPOCH
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("!B7x")
+
+    reason: int
+    """An EndReason."""

@@ -10,6 +10,7 @@ from protocol.event_bodies import (
     AccessGranted,
     Alarm,
     DoorEvent,
+    EndOfEpoch,
     EventsLost,
     Power,
     Refusal,
@@ -51,6 +52,7 @@ __all__ = [
     "Completion",
     "DoorEvent",
     "Doubt",
+    "EndOfEpoch",
     "EventsLost",
     "Grey",
     "Load",
@@ -84,6 +86,7 @@ Body = (
     | Tamper
     | Power
     | Alarm
+    | EndOfEpoch
     | Unknown
 )
 
@@ -91,7 +94,7 @@ BODIES: Final[dict[int, type[RecordBody]]] = {
     each.TYPE: each
     for each in (
         *(Purchase, Refund, Load, Booking, Cancellation, Collection, Grey, Doubt, Completion, LoadNotExecuted),
-        *(Refusal, AccessGranted, AccessDenied, DoorEvent, Aborted, EventsLost, Tamper, Power, Alarm),
+        *(Refusal, AccessGranted, AccessDenied, DoorEvent, Aborted, EventsLost, Tamper, Power, Alarm, EndOfEpoch),
     )
 }
 """Every type of this version and its body."""

@@ -100,3 +100,22 @@ def test_no_key_is_ever_shown(site: Path) -> None:
                 assert key.hex()[:8] not in shown.lower()
     assert looked_at > 20
     assert "check value" in shown
+
+
+def test_a_replaced_terminal_gets_the_next_epoch_new_keys_and_a_closed_old_epoch(site: Path) -> None:
+    before = json.loads((site / "registry.json").read_text().splitlines()[1])
+    done = onecard_here("keys", "replace", before["terminal"], "--json", "--site", site)
+    assert done.json == {"terminal": before["terminal"], "epoch": 2}
+    after = json.loads((site / "registry.json").read_text().splitlines()[1])
+    assert after["epoch"] == 2
+    assert after["closed"] == [{"epoch": 1, "enrolment_id": before["enrolment_id"]}]
+    assert after["enrolment_id"] != before["enrolment_id"]
+    keys = KeyFile.named(site / "secrets", "terminals").open().keys
+    for branch in ("link", "seal"):
+        assert keys[f"{branch}.{before['terminal']}.1"] != keys[f"{branch}.{before['terminal']}.2"]
+
+
+def test_a_terminal_never_enrolled_cannot_be_replaced(site: Path) -> None:
+    done = onecard_here("keys", "replace", 9_999, "--site", site)
+    assert done.code != 0
+    assert "9999" in done.err
