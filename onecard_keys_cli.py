@@ -109,7 +109,7 @@ def replace(
     site: SitePath = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Enrol a terminal anew (换机): it was replaced, or its memory is lost. Its epoch rises, its old keys end."""
+    """Enrol a terminal anew (换机). For a device replaced, or one that lost its memory: the epoch rises."""
     from onecard_keys import replace_terminal
 
     host = _host(context)
