@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-MONEY_TYPES: Final = frozenset({1, 7})
-"""Purchase and grey: what terminals, spool and ledger count."""
+MONEY_TYPES: Final = frozenset({0x01, 0x03, 0x04, 0x07, 0x20, 0x21})
+"""What terminals, spool and ledger count: debits, and credits as negative amounts (docs/protocol.md §7.1)."""
 GREY: Final = "grey"
 OPEN_KINDS_NOT_HELD: Final = ("gap", "quarantine")
 """Open items whose money terminals and spool count and the ledger's records do not hold."""

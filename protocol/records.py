@@ -35,6 +35,7 @@ __all__ = [
     "decode_body",
     "encode_record",
     "iter_money",
+    "merchant_of",
     "previous_seal",
     "read_head",
     "seal_of",
@@ -162,6 +163,12 @@ def counted_cents(body: Body) -> int:
         return 0
     cents: int = getattr(body, "amount_cents", 0)
     return -cents if kind in CREDIT_TYPES else cents
+
+
+def merchant_of(body: Body) -> int:
+    """The merchant that a record names; 0: none, as in a load."""
+    merchant: int = getattr(body, "merchant", 0)
+    return merchant
 
 
 def walk(payload: Buffer) -> Iterator[memoryview]:

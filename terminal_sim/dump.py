@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from protocol.errors import ProtocolError
-from protocol.record_bodies import Grey
-from protocol.records import MONEY_TYPES, Purchase, decode_body, read_head
+from protocol.records import MONEY_TYPES, Grey, Unknown, counted_cents, decode_body, merchant_of, read_head
 from protocol.signed import SignedHead
 from terminal_sim.errors import RecordGone, SectorDead
 from terminal_sim.flash import VirtualFlash
@@ -73,10 +72,10 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
         name = f"{head.type:02x}"
         types[name] = types.get(name, 0) + 1
         running_count, running_sum_cents = head.running_count, head.running_sum_cents
-        if head.type in MONEY_TYPES and isinstance(body, Purchase | Grey):
-            totals = merchants.setdefault(str(body.merchant), {"count": 0, "cents": 0, "grey_cents": 0})
+        if head.type in MONEY_TYPES and not isinstance(body, Unknown):
+            totals = merchants.setdefault(str(merchant_of(body)), {"count": 0, "cents": 0, "grey_cents": 0})
             totals["count"] += 1
-            totals["cents"] += body.amount_cents
+            totals["cents"] += counted_cents(body)
             totals["grey_cents"] += body.amount_cents if isinstance(body, Grey) else 0
     return {
         "epoch": marks.epoch,

@@ -113,9 +113,10 @@ def verify(context: typer.Context, site: SitePath = Path(), as_json: AsJson = Fa
 def totals_of(reader: SpoolReader) -> dict[str, Any]:
     """What `spool totals --json` prints: identity, totals, merchants, ranges, and the sums a clearing compares."""
     from protocol.codes import RecordType
+    from protocol.records import MONEY_TYPES
 
     named = {int(one): one.name.lower() for one in RecordType}
-    money = {int(RecordType.PURCHASE), int(RecordType.GREY)}
+    money = {int(one) for one in MONEY_TYPES}
     listed = [one | {"type_name": named.get(one["type"], str(one["type"]))} for one in reader.totals()]
     merchants: dict[int, list[int]] = {}
     for one in reader.merchants():

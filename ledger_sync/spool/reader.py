@@ -21,11 +21,12 @@ from protocol.errors import Malformed, RemoteError
 from protocol.intervals import Intervals
 from protocol.records import (
     MONEY_TYPES,
-    Completion,
-    Grey,
-    Purchase,
+    Body,
+    Unknown,
     card_masked,
+    counted_cents,
     decode_body,
+    merchant_of,
     previous_seal,
     read_head,
     seal_of,
@@ -104,10 +105,10 @@ class SpoolReader:
                 if record[0] not in MONEY_TYPES:
                     continue
                 body = _body(record)
-                if isinstance(body, Purchase | Grey):
-                    total = sums.setdefault((body.merchant, record[0]), [0, 0])
+                if body is not None and not isinstance(body, Unknown):
+                    total = sums.setdefault((merchant_of(body), record[0]), [0, 0])
                     total[0] += 1
-                    total[1] += body.amount_cents
+                    total[1] += counted_cents(body)
         return [
             {"merchant": merchant, "type": kind, "count": count, "cents": cents}
             for (merchant, kind), (count, cents) in sorted(sums.items())
@@ -207,7 +208,7 @@ class SpoolReader:
         return self._connection.execute(sql, bindings).fetchall()
 
 
-def _body(record: memoryview) -> object:
+def _body(record: memoryview) -> Body | None:
     try:
         return decode_body(record)
     except RemoteError:
@@ -251,14 +252,14 @@ def _view(row: int, data: bytes, *, settled: bool) -> RowView:
 def _record_view(record: memoryview, trade_ms: int) -> RecordView:
     head = read_head(record)
     body = _body(record)
-    card = body.card if isinstance(body, Purchase | Grey | Completion) else None
+    card: int | None = getattr(body, "card", None) or None
     return RecordView(
         sequence=head.sequence,
         type=head.type,
         trade_ms=trade_ms,
         boot=head.boot,
         clock_ms=head.clock_ms,
-        amount_cents=body.amount_cents if isinstance(body, Purchase | Grey) else 0,
-        merchant=body.merchant if isinstance(body, Purchase | Grey) else None,
+        amount_cents=0 if body is None else counted_cents(body),
+        merchant=None if body is None else merchant_of(body) or None,
         card=None if card is None else card_masked(card),
     )
