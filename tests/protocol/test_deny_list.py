@@ -3,7 +3,6 @@
 import json
 import random
 import struct
-import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -142,7 +141,7 @@ def test_list_that_grows_beyond_the_limit_is_refused() -> None:
         apply_delta(full, struct.pack("!IIIII", 1, 0, 0, 0, LIST_ENTRIES_MAX + 1))
 
 
-def test_ten_thousand_entries_are_no_work_worth_noticing() -> None:
+def test_a_delta_to_ten_thousand_entries_costs_bytes_for_its_changes_alone() -> None:
     seed = 28
     print(f"seed={seed}")
     big = DenyList(random.Random(seed).sample(range(1, 1 << 32), 10_000))
@@ -150,11 +149,7 @@ def test_ten_thousand_entries_are_no_work_worth_noticing() -> None:
     newer = big.with_changes([1, 2, 3], [big.cards[17]])
     delta = make_delta(big, newer)
     assert len(delta) == 16 + 4 * 4
-    started = time.perf_counter()
-    for _ in range(10):
-        assert apply_delta(DenyList.from_content(content), delta).digest() == newer.digest()
-    # Measured 1.4 ms a round; ten times that would be a change of algorithm, not a slow machine.
-    assert (time.perf_counter() - started) / 10 < 0.025
+    assert apply_delta(DenyList.from_content(content), delta).digest() == newer.digest()
 
 
 def test_repr_shows_counts_and_no_card_number() -> None:

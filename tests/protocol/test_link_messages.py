@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -292,17 +291,15 @@ def test_batch_that_does_not_fit_its_name_or_counts_is_malformed(payload: bytes,
         decode_up(payload)
 
 
-def test_largest_batch_fits_a_link_message_and_costs_milliseconds() -> None:
+def test_largest_batch_fits_a_link_message_and_comes_back_equal() -> None:
     row = bytes(28) + (992).to_bytes(4, "big") + bytes(992)
     rows = [(row_id, row) for row_id in range(1, BATCH_ROWS_MAX + 1)]
     assert sum(len(one) for _, one in rows) == BATCH_BYTES_MAX
     batch = BatchMessage(name_batch(7, SPOOL_ID, rows), list(rows))
     data = encode_up(batch, BATCH_KEY)
     assert len(data) < LINK_MESSAGE_BYTES_MAX
-    started = time.perf_counter()
     verify_up(data[4:], BATCH_KEY)
     assert decode_up(data[4:]) == batch
-    assert time.perf_counter() - started < 0.1  # 2 ms measured, nearly all of it SHA-256
     with pytest.raises(OutOfRange, match="bytes of rows"):
         encode_up(BatchMessage(batch.name, [*rows[:-1], (BATCH_ROWS_MAX, row + b"\0")]), BATCH_KEY)
 
