@@ -120,7 +120,7 @@ class Completion(_Body):
     """A card's own last proof, carried in by the next terminal that saw the card (R20)."""
 
     TYPE: ClassVar[int] = RecordType.COMPLETION
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("!IIHBBI7sBIiIH2x8s8x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("!IIHBBI7sBIiIH2x8sQ")
     NEVER_ZERO: ClassVar[tuple[str, ...]] = (
         "original_terminal",
         "original_sequence",
@@ -142,6 +142,8 @@ class Completion(_Body):
     counter: int
     currency: int
     proof: bytes
+    reference: int = 0
+    """What else the proof covers: of a PBOC purse the debit's clock in ms, in whole seconds; 0 for AES cards."""
 
     @classmethod
     def decode(cls, body: Buffer) -> Self:

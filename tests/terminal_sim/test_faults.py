@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.codes import CardKind
 from protocol.ports import Stream
 from terminal_sim.faults import (
     CUT_STEPS_MAX,
@@ -88,7 +89,7 @@ def test_the_same_seed_gives_the_same_faults() -> None:
         return [
             chance.victims(3, 50),
             [chance.cut_steps() for _ in range(5)],
-            [chance.disturbance() for _ in range(5)],
+            [chance.disturbance(kind) for kind in CardKind for _ in range(5)],
             chance.stolen_card(1000),
             [chance.thief_terminal(50) for _ in range(5)],
         ]
