@@ -17,7 +17,7 @@ from protocol.codes import CardKind
 from protocol.keys import card_key
 from protocol.keystore import Keystore
 
-CARD_IMAGES: Final[Mapping[CardKind, str]] = {
+IMAGES_OF_KIND: Final[Mapping[CardKind, str]] = {
     CardKind.AES: "cards/images.bin",
     CardKind.MEMORY: "cards/images_memory.bin",
     CardKind.PBOC: "cards/images_pboc.bin",

@@ -26,8 +26,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from onecard_cards import CARD_IMAGES as IMAGES_OF_KIND
-from onecard_cards import KEY_VERSION, LEDGER_MASTERS, LOAD_MASTERS, SAM_MASTERS, card_maker, card_masters
 from onecard_runtime import RealFiles, RealRandom
 from onecard_site import SITE_FILE_NAME, SiteError, SiteFile
 from protocol.codes import CardKind, ProofSuite, Suite, TerminalClass, TerminalKind
@@ -40,7 +38,8 @@ from protocol.signed import SEED_BYTES, SoftwareSigner, issue_certificate
 
 OFFLINE: Final = "offline"
 SECRETS: Final = "secrets"
-CARD_IMAGES: Final = IMAGES_OF_KIND[CardKind.AES]
+CARD_IMAGES: Final = "cards/images.bin"
+"""Of AES cards; those of the other kinds stand beside it (onecard_cards.py)."""
 CARD_REGISTER: Final = "cards/register.jsonl"
 UNLOCK_BYTES: Final = 32
 CERTIFICATE_YEARS: Final = 3
@@ -110,6 +109,8 @@ def check_value(key: bytes) -> str:
 
 def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now_ms: int) -> None:
     """Make every key file of a new site and its site file. Raises KeysError if the directory already has one."""
+    from onecard_cards import LEDGER_MASTERS, LOAD_MASTERS, SAM_MASTERS, card_masters
+
     site_file = directory / SITE_FILE_NAME
     if site_file.exists():
         raise KeysError(f"{site_file}: there is a site here already; keys are made once")
@@ -207,6 +208,8 @@ def personalise(
 
     Returns the first number. Raises KeysError where the site has no masters for a kind, or more of a kind than cards.
     """
+    from onecard_cards import IMAGES_OF_KIND, KEY_VERSION, card_maker
+
     if memory + pboc > count:
         raise KeysError(f"{memory} memory cards and {pboc} PBOC purses are more than {count} cards")
     masters = KeyFile.named(site.path(OFFLINE), "cards").open()
@@ -227,19 +230,14 @@ def personalise(
         for each in range(number, number + share):
             uid = b"\x04" + _fresh(6)
             images += make(each, uid, opening_cents)
-            lines.append(_register_line(each, uid, kind, opening_cents))
+            facts = {"number": each, "uid": uid.hex(), "kind": int(kind), "key_version": KEY_VERSION, "group": 0}
+            lines.append(json.dumps(facts | {"opening_cents": opening_cents}))
             if progress is not None:
                 progress(1)
         number += share
         RealFiles().append(str(site.path(IMAGES_OF_KIND[kind])), bytes(images))
     RealFiles().append(str(register), ("\n".join(lines) + "\n").encode())
     return first
-
-
-def _register_line(number: int, uid: bytes, kind: CardKind, opening_cents: int) -> str:
-    """What the ledger learns of a card: never a key. Its TAC key, where the kind has one, it derives from the UID."""
-    facts = {"number": number, "uid": uid.hex(), "kind": int(kind), "key_version": KEY_VERSION, "group": 0}
-    return json.dumps(facts | {"opening_cents": opening_cents})
 
 
 def registered_cards(site: SiteFile) -> Iterator[dict[str, int]]:
