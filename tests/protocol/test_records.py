@@ -137,7 +137,7 @@ def test_a_completions_reference_is_its_last_eight_bytes() -> None:
     assert completion.reference == 0
     referring = replace(completion, reference=1_772_438_400_000).encode()
     assert referring[:-8] == completion.encode()[:-8]
-    assert referring[-8:].hex() == "0000019cad93c400"
+    assert referring[-8:].hex() == "0000019cad8fac00"
     assert Completion.decode(referring).reference == 1_772_438_400_000
 
 
