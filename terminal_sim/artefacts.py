@@ -43,7 +43,7 @@ SIM_FILE: Final = "sim.json"
 THIEF_FILE: Final = "thief.jsonl"
 SESSIONS_FILE: Final = "sessions.jsonl"
 LISTED_MAX: Final = 1_000  # identities and faults named in oracle.json; the rest are counted
-GREYS_MAX: Final = 100_000  # kept in memory to be judged; 50 MB
+GREYS_MAX: Final = 20_000  # kept in memory to be judged: some 30 MB; the rest are counted
 MODE_PRIVATE: Final = 0o600
 NO_TOTALS: Final = {"count": 0, "cents": 0, "grey_cents": 0}
 

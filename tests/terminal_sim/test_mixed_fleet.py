@@ -140,6 +140,17 @@ def test_power_cuts_under_cards_of_every_kind_lose_nothing(make: MakeCanteen) ->
     assert len(canteen.told("till_dark")) >= 20
 
 
+def test_a_card_check_under_a_power_cut_waits_for_tills_and_still_brings_every_card_home(make: MakeCanteen) -> None:
+    canteen = make(cards=60, memory=20, pboc=20)
+    assert canteen.play(asked(taps=200, seed=9, faults=f"{TORN};power:at=99%,terminals=4,seconds=2")) == 0
+    check_books(canteen)
+    over, checked = canteen.told("selling_finished")[0], canteen.told("cards_checked")[0]
+    assert checked["checked"] == checked["torn"] > 5
+    assert checked["ms"] - over["ms"] > 500, "some till went dark under a card, and came back"
+    assert any(over["ms"] <= each["ms"] <= checked["ms"] for each in canteen.told("till_dark"))
+    assert canteen.read("sim.json")["torn_cards"]["count"] == 0
+
+
 def test_a_killed_run_with_mixed_cards_goes_on_and_still_knows_what_memory_cards_paid(make: MakeCanteen) -> None:
     for kill_ms in (900, 2100):
         canteen = make()
