@@ -4,11 +4,11 @@ Masters of different branches meet only here, in files under `offline/` that no 
 
     offline/root.keystore             root seed: certifies the ledger's signing key
     offline/enrolment.keystore        link and seal masters: give a terminal its two keys
-    offline/cards.keystore            the five card masters: give a card its five keys
+    offline/cards.keystore            the card masters of every kind: give a card its keys (onecard_cards.py)
     secrets/frontend.keystore         link masters, this front-end's batch key
-    secrets/ledger.keystore           seal and TAC masters, signing seed, batch keys
+    secrets/ledger.keystore           seal and TAC masters (AES, PBOC), signing seed, batch keys
     secrets/sam.keystore              card-application masters of a selling terminal's SAM
-    secrets/load.keystore             load master of a load station's SAM
+    secrets/load.keystore             load masters of a load station's SAM
     secrets/terminals.keystore        what enrolment put into each terminal's secure element (for the simulator)
 
 Each file has its own unlock secret beside it, mode 0600; a systemd credential of the same name takes its place where
@@ -28,10 +28,9 @@ from typing import Final
 
 from onecard_runtime import RealFiles, RealRandom
 from onecard_site import SITE_FILE_NAME, SiteError, SiteFile
-from protocol.cards.image import AesCardImage, CardKeys
 from protocol.codes import CardKind, ProofSuite, Suite, TerminalClass, TerminalKind
-from protocol.errors import ProtocolError
-from protocol.keys import card_key, link_key, seal_key
+from protocol.errors import DamagedData, ProtocolError
+from protocol.keys import link_key, seal_key
 from protocol.keystore import NONCE_BYTES, SALT_BYTES, Keystore, open_keystore, seal_keystore, unlock_secret_of
 from protocol.mac import KEY_BYTES, MacKey
 from protocol.registry import ENROLMENT_ID_BYTES, EnrolledTerminal, Registry
@@ -40,6 +39,7 @@ from protocol.signed import SEED_BYTES, SoftwareSigner, issue_certificate
 OFFLINE: Final = "offline"
 SECRETS: Final = "secrets"
 CARD_IMAGES: Final = "cards/images.bin"
+"""Of AES cards; those of the other kinds stand beside it (onecard_cards.py)."""
 CARD_REGISTER: Final = "cards/register.jsonl"
 UNLOCK_BYTES: Final = 32
 CERTIFICATE_YEARS: Final = 3
@@ -47,8 +47,6 @@ MS_PER_YEAR: Final = 365 * 86_400_000
 FIRST_TERMINAL: Final = 1001
 FIRST_CARD: Final = 1_000_001
 FIRST_MERCHANT: Final = 101
-CURRENCY_CNY: Final = 156
-CARD_PURPOSES: Final = ("authenticate", "debit", "refund", "load", "tac")
 MODE_PRIVATE: Final = 0o077
 """Bits that neither an unlock secret nor a keystore may have."""
 
@@ -111,6 +109,8 @@ def check_value(key: bytes) -> str:
 
 def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now_ms: int) -> None:
     """Make every key file of a new site and its site file. Raises KeysError if the directory already has one."""
+    from onecard_cards import LEDGER_MASTERS, LOAD_MASTERS, SAM_MASTERS, card_masters
+
     site_file = directory / SITE_FILE_NAME
     if site_file.exists():
         raise KeysError(f"{site_file}: there is a site here already; keys are made once")
@@ -119,7 +119,7 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
     root_seed, signing_seed = (_fresh(SEED_BYTES) for _ in range(2))
     root = SoftwareSigner(root_seed)
     link_master, seal_master = (_fresh(KEY_BYTES) for _ in range(2))
-    cards = {purpose: _fresh(KEY_BYTES) for purpose in CARD_PURPOSES}
+    cards = card_masters(lambda: _fresh(KEY_BYTES))
     batch_keys = {number: _fresh(KEY_BYTES) for number in range(1, frontends + 1)}
     certificate = issue_certificate(
         root,
@@ -129,8 +129,6 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
         valid_to_ms=now_ms + CERTIFICATE_YEARS * MS_PER_YEAR,
         public_key=SoftwareSigner(signing_seed).public_key,
     )
-    masters = {f"card_{purpose}_master.1": key for purpose, key in cards.items() if purpose != "tac"}
-    tac = {"tac_master.1": cards["tac"]}
     public = {"root_public": root.public_key.hex()}
 
     def write(where: Path, name: str, kind: str, keys: dict[str, bytes], facts: Mapping[str, object]) -> None:
@@ -138,16 +136,17 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
 
     write(offline, "root", "root", {"root_seed": root_seed}, public)
     write(offline, "enrolment", "enrolment", {"link_master.1": link_master, "seal_master.1": seal_master}, public)
-    write(offline, "cards", "cards", masters | tac, {})
+    write(offline, "cards", "cards", cards, {})
     for number, batch_key in batch_keys.items():
         name = "frontend" if number == 1 else f"frontend-{number}"
         keys = {"link_master.1": link_master, "batch_key": batch_key}
         write(secrets, name, "frontend", keys, {"frontend": number, **public})
-    ledger = {"seal_master.1": seal_master, "signing_seed": signing_seed} | tac
+    ledger = {"seal_master.1": seal_master, "signing_seed": signing_seed}
+    ledger |= {name: cards[name] for name in LEDGER_MASTERS}
     ledger |= {f"batch_key.{number}": key for number, key in batch_keys.items()}
     write(secrets, "ledger", "ledger", ledger, {"certificate": certificate.encode().hex()} | public)
-    write(secrets, "sam", "sam", {name: key for name, key in masters.items() if "load" not in name}, {})
-    write(secrets, "load", "load", {name: key for name, key in masters.items() if "load" in name}, {})
+    write(secrets, "sam", "sam", {name: cards[name] for name in SAM_MASTERS}, {})
+    write(secrets, "load", "load", {name: cards[name] for name in LOAD_MASTERS}, {})
     write(secrets, "terminals", "terminals", {}, public)
     RealFiles().replace(str(directory / "registry.json"), Registry(site).dump())
     RealFiles().replace(str(site_file), _site_text(site, time_zone, root.public_key).encode())
@@ -223,46 +222,41 @@ def _provision(store: Keystore, masters: Keystore, entry: EnrolledTerminal) -> N
     )
 
 
-def personalise(site: SiteFile, *, count: int, opening_cents: int, progress: Progress | None = None) -> int:
-    """Make `count` AES cards: images for the simulator, a register for the ledger. Returns the first number."""
+def personalise(
+    site: SiteFile, *, count: int, opening_cents: int, memory: int = 0, pboc: int = 0, progress: Progress | None = None
+) -> int:
+    """Make `count` cards, the last of them memory cards and PBOC purses: images for the simulator, a ledger's lines.
+
+    Returns the first number. Raises KeysError where the site has no masters for a kind, or more of a kind than cards.
+    """
+    from onecard_cards import IMAGES_OF_KIND, KEY_VERSION, card_maker
+
+    if memory + pboc > count:
+        raise KeysError(f"{memory} memory cards and {pboc} PBOC purses are more than {count} cards")
     masters = KeyFile.named(site.path(OFFLINE), "cards").open()
-    keys = {
-        purpose: masters.key("tac_master.1" if purpose == "tac" else f"card_{purpose}_master.1")
-        for purpose in CARD_PURPOSES
-    }
-    images, register = site.path(CARD_IMAGES), site.path(CARD_REGISTER)
-    images.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    register = site.path(CARD_REGISTER)
+    register.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     held = list(registered_cards(site)) if register.exists() else []
-    first = max((card["number"] for card in held), default=FIRST_CARD - 1) + 1
-    made: list[AesCardImage] = []
-    for number in range(first, first + count):
-        uid = b"\x04" + _fresh(6)
-        made.append(
-            AesCardImage(
-                uid=uid,
-                number=number,
-                key_version=1,
-                currency=CURRENCY_CNY,
-                keys=CardKeys(**{purpose: card_key(master, uid) for purpose, master in keys.items()}),
-                balance_cents=opening_cents,
-            )
-        )
-        if progress is not None:
-            progress(1)
-    lines = [
-        json.dumps(
-            {
-                "number": card.number,
-                "uid": card.uid.hex(),
-                "kind": int(CardKind.AES),
-                "key_version": card.key_version,
-                "group": card.group,
-                "opening_cents": card.balance_cents,
-            }
-        )
-        for card in made
-    ]
-    RealFiles().append(str(images), b"".join(card.encode() for card in made))
+    first = number = max((card["number"] for card in held), default=FIRST_CARD - 1) + 1
+    lines: list[str] = []
+    shares = {CardKind.AES: count - memory - pboc, CardKind.MEMORY: memory, CardKind.PBOC: pboc}
+    for kind, share in shares.items():
+        if not share:
+            continue
+        try:
+            make = card_maker(kind, masters)
+        except DamagedData as error:
+            raise KeysError(f"no {kind.name} cards here: {error}; a site made today has these masters") from None
+        images = bytearray()
+        for each in range(number, number + share):
+            uid = b"\x04" + _fresh(6)
+            images += make(each, uid, opening_cents)
+            facts = {"number": each, "uid": uid.hex(), "kind": int(kind), "key_version": KEY_VERSION, "group": 0}
+            lines.append(json.dumps(facts | {"opening_cents": opening_cents}))
+            if progress is not None:
+                progress(1)
+        number += share
+        RealFiles().append(str(site.path(IMAGES_OF_KIND[kind])), bytes(images))
     RealFiles().append(str(register), ("\n".join(lines) + "\n").encode())
     return first
 

@@ -121,11 +121,14 @@ def replace(
     host.say("Load the new keys into the new device, and tell the ledger: onecard ledger register")
 
 
-@app.command(epilog=EXAMPLE + "onecard keys cards --count 500 --opening 50.00 --site canteen")
+@app.command(epilog=EXAMPLE + "onecard keys cards --count 500 --memory 50 --pboc 50 --opening 50.00 --site canteen")
 def cards(
     context: typer.Context,
+    *,
     site: SitePath = Path(),
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1_000_000, help="How many new cards.")] = 1,
+    memory: Annotated[int, typer.Option(min=0, help="How many of them are sector memory cards (M1-like).")] = 0,
+    pboc: Annotated[int, typer.Option(min=0, help="How many of them are PBOC purses (电子钱包); the rest AES.")] = 0,
     opening: Annotated[str, typer.Option(help="Balance they start with, in yuan.")] = "0.00",
     as_json: AsJson = False,
 ) -> None:
@@ -134,13 +137,21 @@ def cards(
 
     host = _host(context)
     cents = host.cents(opening)
-    first = _with_progress(
-        count, lambda progress: personalise(host.site(site), count=count, opening_cents=cents, progress=progress)
-    )
+    if memory + pboc > count:
+        raise typer.BadParameter(f"{memory} memory cards and {pboc} PBOC purses do not fit into --count {count}")
+
+    def make(progress: Progress | None) -> int:
+        shares = {"memory": memory, "pboc": pboc}
+        return personalise(host.site(site), count=count, opening_cents=cents, **shares, progress=progress)
+
+    first = _with_progress(count, make)
     if as_json:
-        host.emit({"first": first, "last": first + count - 1, "count": count, "opening_cents": cents})
+        shares = {"aes": count - memory - pboc, "memory": memory, "pboc": pboc}
+        host.emit({"first": first, "last": first + count - 1, "count": count, **shares, "opening_cents": cents})
         return
     host.say(f"Made {count} cards, {first} to {first + count - 1}, with {host.yuan(cents)} each.")
+    if memory + pboc:
+        host.say(f"The last {memory + pboc}: {memory} memory cards, then {pboc} PBOC purses.")
     host.say(f"Next, into the books: onecard ledger card issue --site {site}")
 
 

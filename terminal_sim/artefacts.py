@@ -1,13 +1,14 @@
 """What a run leaves in its dump directory, as JSON that a stranger can read.
 
     terminals.json   per terminal: what its flash says, from the bytes alone (terminal_sim.dump), and whose till it is
-    cards.json       per card: opening purse, purse now, counter
+    cards.json       per card: kind, opening purse, purse now, counter, whether a next tap finds something to do
+    greys.json       per grey record in flash: what it waits for, and whether the card had really paid
     oracle.json      what cards really paid and customers were told, R18's sums, and whether flash and cards agree
     sim.json         the run: seed, faults, figures, latencies, recoveries, timeline
     thief.jsonl      a line per tap of a stolen card, written as it happens
     sessions.jsonl   a line per begin and end of an authenticated session, written as it happens
 
-The first four are written when the run ends; terminals and cards are streamed, never held. Amounts are cents.
+The first five are written when the run ends; terminals and cards are streamed, never held. Amounts are cents.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from protocol.cards.apdu import Identity
 from protocol.codes import RecordType
 from protocol.ports import Clock
 from protocol.records import read_head
+from terminal_sim.card_kinds import counter_of, is_torn, kind_of
 from terminal_sim.dump import dump_flash
 from terminal_sim.errors import SimError
 from terminal_sim.fleet import Fleet
+from terminal_sim.greys import WAITING, judged, left_on_cards
 from terminal_sim.layout import FlashLayout
 from terminal_sim.population import Chips
 from terminal_sim.ring import Ring
@@ -35,10 +38,12 @@ SCHEMA: Final = 1
 TERMINALS_FILE: Final = "terminals.json"
 CARDS_FILE: Final = "cards.json"
 ORACLE_FILE: Final = "oracle.json"
+GREYS_FILE: Final = "greys.json"
 SIM_FILE: Final = "sim.json"
 THIEF_FILE: Final = "thief.jsonl"
 SESSIONS_FILE: Final = "sessions.jsonl"
 LISTED_MAX: Final = 1_000  # identities and faults named in oracle.json; the rest are counted
+GREYS_MAX: Final = 20_000  # kept in memory to be judged: some 30 MB; the rest are counted
 MODE_PRIVATE: Final = 0o600
 NO_TOTALS: Final = {"count": 0, "cents": 0, "grey_cents": 0}
 
@@ -55,9 +60,15 @@ class FlashTotals:
     """Purchase and grey records, by the running sums."""
     grey_cents: int = 0
     merchants: dict[str, dict[str, int]] = field(default_factory=dict)
+    greys: list[dict[str, Any]] = field(default_factory=list)
+    greys_left_out: int = 0
 
     def add(self, terminal: dict[str, Any]) -> None:
         for epoch in terminal["epochs"]:
+            room = GREYS_MAX - len(self.greys)
+            whose = {"terminal": terminal["terminal"], "epoch": epoch["epoch"]}
+            self.greys += [whose | grey for grey in epoch["greys"][:room]]
+            self.greys_left_out += max(0, len(epoch["greys"]) - room)
             self.records += epoch["issued"]
             self.acknowledged += epoch["acknowledged"]
             self.unreadable += len(epoch["unreadable"])
@@ -107,7 +118,9 @@ class LiveFiles:
         self.close()
 
 
-def write_artefacts(directory: Path | None, fleet: Fleet, chips: Chips, run: dict[str, Any]) -> dict[str, Any]:
+def write_artefacts(
+    directory: Path | None, fleet: Fleet, chips: Chips, run: dict[str, Any], *, now_ms: int
+) -> dict[str, Any]:
     """Dump a fleet that is shut down; returns what sim.json holds, with the oracle's verdict and the flash totals."""
     flash = FlashTotals()
     terminals = (_terminal(till, chips, flash) for till in fleet.tills)
@@ -118,6 +131,9 @@ def write_artefacts(directory: Path | None, fleet: Fleet, chips: Chips, run: dic
         _stream(directory / TERMINALS_FILE, {"schema": SCHEMA}, "terminals", terminals)
         _stream(directory / CARDS_FILE, {"schema": SCHEMA}, "cards", _cards(fleet))
     verdict = oracle_report(fleet, chips, flash)
+    greys = judged(flash.greys, fleet.truth, fleet.cards, now_ms=now_ms)
+    waiting = [grey for grey in greys if grey["decided_by"] in WAITING]
+    left = list(left_on_cards(fleet.truth, fleet.cards))
     sim = {
         "schema": SCHEMA,
         **run,
@@ -130,6 +146,14 @@ def write_artefacts(directory: Path | None, fleet: Fleet, chips: Chips, run: dic
             "money_cents": flash.money_cents,
             "grey_cents": flash.grey_cents,
         },
+        "greys": {
+            "records": len(greys) + flash.greys_left_out,
+            "left_out": flash.greys_left_out,
+            "waiting": len(waiting),
+            "for_two_persons": sum(grey["decided_by"] == "two_persons" for grey in waiting),
+            "listed": waiting[:LISTED_MAX],
+        },
+        "torn_cards": {"count": len(left), "listed": left[:LISTED_MAX]},
         "merchants": {
             name: {
                 **flash.merchants.get(name, NO_TOTALS),
@@ -139,6 +163,7 @@ def write_artefacts(directory: Path | None, fleet: Fleet, chips: Chips, run: dic
         },
     }
     if directory is not None:
+        _stream(directory / GREYS_FILE, {"schema": SCHEMA, "left_out": flash.greys_left_out}, "greys", iter(greys))
         _whole(directory / ORACLE_FILE, verdict)
         _whole(directory / SIM_FILE, sim)
     return sim | {"oracle": verdict}
@@ -154,13 +179,14 @@ def _terminal(till: Till, chips: Chips, flash: FlashTotals) -> dict[str, Any]:
 def _cards(fleet: Fleet) -> Iterator[dict[str, Any]]:
     opening = fleet.truth.oracle.opening_cents
     for number in fleet.cards.numbers():
-        image = fleet.cards.load(number)
+        card = fleet.cards.load(number)
         yield {
             "number": number,
+            "kind": kind_of(card).name.lower(),
             "opening_cents": opening[number],
-            "purse_cents": image.balance_cents,
-            "counter": image.counter,
-            "proof_pending": image.proof_pending,
+            "purse_cents": card.balance_cents,
+            "counter": counter_of(card),
+            "torn": is_torn(card),
         }
 
 

@@ -1,7 +1,8 @@
 """Cards and the field they are held into: pulled away, silent, or there when the power goes (docs/protocol.md §12).
 
-A card is its image in a store; a core is made around it for as long as it lies on a reader. A `Disturbance` names one
-command of the dialogue and what happens there, so that every interruption point can be enumerated or drawn from a seed.
+A card, of any kind, is its bytes in a store; a core is made around it for as long as it lies on a reader. A
+`Disturbance` names one command of the dialogue and what happens there, so that every interruption point can be
+enumerated or drawn from a seed. CPU cards write whole or not at all; of a memory card's write any byte may be the last.
 """
 
 from __future__ import annotations
@@ -9,30 +10,42 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 from zlib import crc32
 
-from protocol.cards.aes import CARD_IMAGE_BYTES, AesCardCore, AesCardImage
-from protocol.cards.apdu import CHALLENGE_BYTES
+from protocol.cards.apdu import CHALLENGE_BYTES, Identity
+from protocol.cards.memory_image import Remainder, torn
+from protocol.codes import CardKind
 from protocol.errors import DamagedData
 from protocol.ports import Random
+from terminal_sim.card_kinds import (
+    ENCODED_BYTES,
+    Card,
+    Debit,
+    MemoryCard,
+    core_of,
+    counter_of,
+    decode_card,
+    encode_card,
+)
 from terminal_sim.errors import CardGone, FlashMisuse, PowerCut
 
-_CELL: Final = struct.Struct(f"!{CARD_IMAGE_BYTES}sII")  # image, write serial, crc32 of both
-CELL_BYTES: Final = _CELL.size
+_CELL_TAIL: Final = struct.Struct("!II")  # write serial, crc32 of card and serial
+CARD_BYTES_USUAL: Final = ENCODED_BYTES[CardKind.AES]
+CELL_BYTES: Final = CARD_BYTES_USUAL + _CELL_TAIL.size
 
 
 class CardStore(Protocol):
     """Where cards keep what they keep without power, by card number."""
 
-    def load(self, number: int) -> AesCardImage:
+    def load(self, number: int) -> Card:
         """Raises KeyError for a card that was never issued."""
 
-    def save(self, image: AesCardImage) -> None:
+    def save(self, image: Card) -> None:
         """After return the card has the new image; before, the old one: never a mixture."""
 
     def numbers(self) -> Iterator[int]:
@@ -45,12 +58,12 @@ class MemoryCards:
     __slots__ = ("_images",)
 
     def __init__(self) -> None:
-        self._images: dict[int, AesCardImage] = {}
+        self._images: dict[int, Card] = {}
 
-    def load(self, number: int) -> AesCardImage:
+    def load(self, number: int) -> Card:
         return self._images[number]
 
-    def save(self, image: AesCardImage) -> None:
+    def save(self, image: Card) -> None:
         self._images[image.number] = image
 
     def numbers(self) -> Iterator[int]:
@@ -60,9 +73,14 @@ class MemoryCards:
 class FileCards:
     """Cards in one mapped file, two cells each: the older is overwritten, so a killed simulator tears no card."""
 
-    def __init__(self, path: Path, *, cards_max: int) -> None:
-        """Open or create; raises OSError, and FlashMisuse if a file of another size is there."""
-        size = cards_max * 2 * CELL_BYTES
+    def __init__(self, path: Path, *, cards_max: int, card_bytes: int = CARD_BYTES_USUAL) -> None:
+        """Open or create, with room for cards of `card_bytes` encoded bytes.
+
+        Raises OSError, and FlashMisuse if a file of another size is there.
+        """
+        self._card_bytes = card_bytes
+        self._cell_bytes = card_bytes + _CELL_TAIL.size
+        size = cards_max * 2 * self._cell_bytes
         with path.open("a+b") as file:
             file.seek(0, 2)
             held = file.tell()
@@ -77,21 +95,23 @@ class FileCards:
             if newest is not None:
                 self._place[newest[1].number] = (index, newest[0])
 
-    def load(self, number: int) -> AesCardImage:
+    def load(self, number: int) -> Card:
         newest = self._newest(self._place[number][0])
         if newest is None:
             raise DamagedData("both cells of a card are torn")
         return newest[1]
 
-    def save(self, image: AesCardImage) -> None:
+    def save(self, image: Card) -> None:
         index, serial = self._place.get(image.number, (len(self._place), 0))
         if index >= self._cards_max:
             raise FlashMisuse(f"the card file has room for {self._cards_max} cards")
         serial += 1
-        encoded = image.encode()
+        encoded = encode_card(image).ljust(self._card_bytes, b"\0")
+        if len(encoded) != self._card_bytes:
+            raise FlashMisuse(f"the card file has room for cards of {self._card_bytes} bytes")
         check = crc32(encoded + serial.to_bytes(4, "big"))
-        at = (2 * index + serial % 2) * CELL_BYTES
-        self._map[at : at + CELL_BYTES] = _CELL.pack(encoded, serial, check)
+        at = (2 * index + serial % 2) * self._cell_bytes
+        self._map[at : at + self._cell_bytes] = encoded + _CELL_TAIL.pack(serial, check)
         self._place[image.number] = (index, serial)
 
     def numbers(self) -> Iterator[int]:
@@ -108,14 +128,16 @@ class FileCards:
     ) -> None:
         self.close()
 
-    def _newest(self, index: int) -> tuple[int, AesCardImage] | None:
-        best: tuple[int, AesCardImage] | None = None
+    def _newest(self, index: int) -> tuple[int, Card] | None:
+        best: tuple[int, Card] | None = None
         for cell in (0, 1):
-            encoded, serial, check = _CELL.unpack_from(self._map, (2 * index + cell) * CELL_BYTES)
+            at = (2 * index + cell) * self._cell_bytes
+            encoded = self._map[at : at + self._card_bytes]
+            serial, check = _CELL_TAIL.unpack_from(self._map, at + self._card_bytes)
             if serial == 0 or crc32(encoded + serial.to_bytes(4, "big")) != check:
                 continue
             if best is None or serial > best[0]:
-                best = serial, AesCardImage.decode(encoded)
+                best = serial, decode_card(encoded)
         return best
 
 
@@ -141,12 +163,26 @@ class Disturbance:
     command_index: int
     moment: Moment
     effect: Effect = Effect.PULLED
+    bytes_written: int | None = None
+    """After a write to a memory card: how many of the block's 16 bytes were still written; None: all."""
+    remainder: Remainder = Remainder.OLD
 
 
 class CardField:
     """One card held into one reader for one tap; `exchange` is what the firmware sees of it."""
 
-    __slots__ = ("_core", "_disturbance", "_gone", "_on_write", "_random", "_store", "commands")
+    __slots__ = (
+        "_card",
+        "_core",
+        "_disturbance",
+        "_gone",
+        "_on_write",
+        "_payee",
+        "_random",
+        "_store",
+        "commands",
+        "wrote",
+    )
 
     def __init__(
         self,
@@ -155,16 +191,24 @@ class CardField:
         random: Random,
         *,
         disturbance: Disturbance | None = None,
-        on_write: Callable[[AesCardImage, AesCardImage], None] | None = None,
+        on_write: Callable[[Card, Card], None] | None = None,
+        payee: Callable[[], Identity | None] | None = None,
     ) -> None:
-        """`on_write(before, after)` is told of every change of the card's memory, for an oracle."""
+        """`on_write(before, after)` is told of every change of the card's memory, for an oracle.
+
+        `payee` says for which record the till is taking money: a memory card is not told.
+        """
         self._store = store
-        self._core = AesCardCore(store.load(number))
+        self._card = store.load(number)
+        self._core = core_of(self._card)
         self._random = random
         self._disturbance = disturbance
         self._on_write = on_write
+        self._payee = payee
         self._gone = False
         self.commands = 0
+        self.wrote: list[int] = []
+        """Which of this tap's commands changed the card."""
 
     def exchange(self, command: bytes) -> bytes | None:
         """The card's answer; None when it is there and silent. Raises CardGone, or PowerCut where so planned."""
@@ -176,16 +220,33 @@ class CardField:
         if hit is not None and hit.moment is Moment.BEFORE:
             self._disturb(hit)
             return None
-        before = self._core.image
-        answer, image = self._core.command(command, self._random.random_bytes(CHALLENGE_BYTES))
-        if image is not None:
-            self._store.save(image)
-            if self._on_write is not None:
-                self._on_write(before, image)
+        answer, written = self._core.command(command, self._random.random_bytes(CHALLENGE_BYTES))
+        if written is not None:
+            self.wrote.append(self.commands - 1)
+            self._store_written(written, hit)
         if hit is not None:
             self._disturb(hit)
             return None
         return answer
+
+    def _store_written(self, written: Card, hit: Disturbance | None) -> None:
+        before = self._card
+        if isinstance(written, MemoryCard) and isinstance(before, MemoryCard):
+            if hit is not None and hit.bytes_written is not None and hit.effect is not Effect.SILENT:
+                image = torn(before.image, written.image, hit.bytes_written, remainder=hit.remainder)
+                written = replace(written, image=image)
+            written = self._noted(before, written)
+        self._card = written
+        self._store.save(written)
+        if self._on_write is not None:
+            self._on_write(before, written)
+
+    def _noted(self, before: MemoryCard, after: MemoryCard) -> MemoryCard:
+        """With the simulator's note of a debit that has just come to stand."""
+        payee = self._payee() if self._payee is not None else None
+        if payee is None or counter_of(after) == counter_of(before):
+            return replace(after, paid=before.paid)
+        return replace(after, paid=Debit(payee, before.balance_cents - after.balance_cents))
 
     def _disturb(self, hit: Disturbance) -> None:
         """Silence is a return; the rest takes the card out of the field."""

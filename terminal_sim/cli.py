@@ -83,6 +83,12 @@ def run(
     connect_seconds: Annotated[float, typer.Option(min=0, help="Wait so long for terminals to come online.")] = 10,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Wait so long for the last records.")] = 60,
     control: Annotated[str, typer.Option(metavar="PATH", help="Control socket: status, thief, cut, stop.")] = "",
+    card_check: Annotated[
+        bool,
+        typer.Option(
+            "--card-check/--no-card-check", help="End by tapping every torn card (闪卡) once, without a sale."
+        ),
+    ] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed run, or begin it.")] = False,
     log: Annotated[Path | None, typer.Option(help="Terminals' log; usually sim.log in the dump.")] = None,
     as_json: AsJson = False,
@@ -109,6 +115,7 @@ def run(
         connect_ms=int(connect_seconds * 1000),
         drain_ms=int(drain_seconds * 1000),
         keep_log=log is not None,
+        card_check=card_check,
     )
     with nullcontext() if dump is None else host.locked(dump):
         try:
@@ -186,9 +193,9 @@ def cards(context: typer.Context, dump: DumpDir, as_json: AsJson = False) -> Non
     used = [row for row in rows if row["counter"]]
     host.table(
         f"{len(rows)} cards, {len(used)} used",
-        ["card", "opening cents", "purse cents", "debits", "torn"],
+        ["card", "kind", "opening cents", "purse cents", "debits", "torn"],
         [
-            [*(row[name] for name in ("number", "opening_cents", "purse_cents", "counter")), row["proof_pending"]]
+            [*(row[name] for name in ("number", "kind", "opening_cents", "purse_cents", "counter")), row["torn"]]
             for row in used[:ROWS_SHOWN]
         ],
     )

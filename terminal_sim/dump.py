@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from protocol.errors import ProtocolError
-from protocol.records import MONEY_TYPES, Grey, Unknown, counted_cents, decode_body, merchant_of, read_head
+from protocol.records import MONEY_TYPES, Grey, RecordHead, Unknown, counted_cents, decode_body, merchant_of, read_head
 from protocol.signed import SignedHead
 from terminal_sim.errors import RecordGone, SectorDead
 from terminal_sim.flash import VirtualFlash
@@ -43,6 +43,18 @@ def _list(lists: DenyListMemory) -> dict[str, Any]:
     }
 
 
+def _grey(head: RecordHead, body: Grey) -> dict[str, Any]:
+    """What the record says of a debit that nobody saw the end of; balance and counter are hints (R20)."""
+    return {
+        "sequence": head.sequence,
+        "clock_ms": head.clock_ms,
+        "card": body.card,
+        "card_kind": body.card_kind,
+        "amount_cents": body.amount_cents,
+        "counter_before": body.counter_before,
+    }
+
+
 def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMarks) -> dict[str, Any]:
     journal = Journal(flash, layout.journal, epoch=marks.epoch)
     next_sequence = marks.next
@@ -60,6 +72,7 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
     types: dict[str, int] = {}
     merchants: dict[str, dict[str, int]] = {}
     unreadable: list[int] = []
+    greys: list[dict[str, Any]] = []
     running_count = running_sum_cents = 0
     for sequence in range(marks.oldest, next_sequence):
         try:
@@ -77,6 +90,8 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
             totals["count"] += 1
             totals["cents"] += counted_cents(body)
             totals["grey_cents"] += body.amount_cents if isinstance(body, Grey) else 0
+        if isinstance(body, Grey):
+            greys.append(_grey(head, body))
     return {
         "epoch": marks.epoch,
         "boot": journal.boot,
@@ -89,6 +104,7 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
         "owed": owed,
         "records_by_type": types,
         "merchants": merchants,
+        "greys": greys,
         "running_count": running_count,
         "running_sum_cents": running_sum_cents,
     }

@@ -6,7 +6,8 @@
     cut:at=40%,seconds=5                 the network: connections are reset, new ones refused
     blackhole:at=40%,seconds=5           the network: bytes vanish, new connections time out after 5 s
     power:at=30%,terminals=3,seconds=1   that many tills lose power in the middle of a flash operation, and boot again
-    torn:every=500                       every so many taps the card is pulled away, or silent, in the dialogue
+    torn:every=500                       every so many taps the card is pulled away, or silent, in the dialogue;
+                                         a memory card's block may be part written then
     thief:card=1000007,at=55%,rate=10    from then on that card is tapped at random tills (card=any: one from the seed)
 
 `at` is a share of the selling time (40%) or a moment of it (12s). Faults act on the seams (network, flash, card),
@@ -18,6 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
+from protocol.cards.memory_image import Remainder
+from protocol.cards.memory_layout import BLOCK_BYTES
+from protocol.codes import CardKind
 from terminal_sim.card import Disturbance, Effect, Moment
 from terminal_sim.draws import Draws
 
@@ -29,7 +33,9 @@ EVERY_MAX: Final = 10_000_000
 CARD_MAX: Final = 0xFFFF_FFFF
 THIEF_RATE_USUAL: Final = 10
 THIEF_AMOUNT_CENTS: Final = 10  # small: the card must be refused for its loss, not for its purse
-TAP_COMMANDS: Final = 4  # SELECT, AUTHENTICATE, DEBIT, CONFIRM: where a tap can be torn
+TAP_COMMANDS: Final = {CardKind.AES: 4, CardKind.MEMORY: 23, CardKind.PBOC: 6}  # of a tap that has nothing to repair
+TAP_WRITES: Final = {CardKind.AES: (2, 3), CardKind.MEMORY: (16, 20, 22), CardKind.PBOC: (3, 5)}
+"""Which of a tap's commands change the card: where tearing hurts."""
 CUT_STEPS_MAX: Final = 400  # bytes: two records and their marks
 
 EXAMPLE: Final = "cut:at=40%,seconds=5;power:at=30%,terminals=3"
@@ -181,18 +187,26 @@ class Chance:
     _torn: Draws = field(init=False)
     _power: Draws = field(init=False)
     _thief: Draws = field(init=False)
+    _check: Draws = field(init=False)
 
     def __post_init__(self) -> None:
         self._torn = Draws(self.seed, "torn")
         self._power = Draws(self.seed, "power")
         self._thief = Draws(self.seed, "thief")
+        self._check = Draws(self.seed, "check")
 
-    def disturbance(self) -> Disturbance:
-        """Where one torn tap is torn."""
+    def disturbance(self, kind: CardKind) -> Disturbance:
+        """Where one torn tap is torn: half of them at a write, and of a memory card's writes half at some byte."""
         draws = self._torn
         effect = Effect.SILENT if draws.below(4) == 0 else Effect.PULLED
         moment = Moment.AFTER_WRITE if draws.below(2) else Moment.BEFORE
-        return Disturbance(draws.below(TAP_COMMANDS), moment, effect)
+        writes = TAP_WRITES[kind]
+        at_a_write = draws.below(2)
+        command = writes[draws.below(len(writes))] if at_a_write else draws.below(TAP_COMMANDS[kind])
+        if kind is not CardKind.MEMORY or draws.below(2):
+            return Disturbance(command, moment, effect)
+        remainder = Remainder.ERASED if draws.below(2) else Remainder.OLD
+        return Disturbance(command, Moment.AFTER_WRITE, effect, draws.below(BLOCK_BYTES + 1), remainder)
 
     def victims(self, count: int, terminals: int) -> list[int]:
         """Which tills lose power: indexes, each once."""
@@ -216,6 +230,9 @@ class Chance:
     def stolen_card(self, cards: int) -> int:
         """Index of the card that is stolen."""
         return self._thief.below(cards)
+
+    def check_terminal(self, terminals: int) -> int:
+        return self._check.below(terminals)
 
     def thief_terminal(self, terminals: int) -> int:
         return self._thief.below(terminals)

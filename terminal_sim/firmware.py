@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from protocol.cards.apdu import CardFacts
+from protocol.cards.apdu import CardFacts, Identity
 from protocol.ports import Log, Random
 from terminal_sim.errors import MemoryLost, RingFull
 from terminal_sim.flash import VirtualFlash
@@ -52,6 +52,7 @@ class PosTerminal:
         self.boot_number = 0
         self.on_record: Callable[[bytes], None] | None = None
         """Told of every record after its commit, in the tap that made it."""
+        self.kinds = secrets.card_kinds()
         self._random = random
         self._log = log
         layout = layout if layout is not None else FlashLayout(flash.size_bytes)
@@ -82,8 +83,25 @@ class PosTerminal:
         self.alarm = alarm
         self._log("terminal_alarm", terminal=self.secrets.terminal, alarm=alarm.value)
 
+    @property
+    def charging(self) -> Identity | None:
+        """The record for which a card may be paying at this moment; None while no sale is open."""
+        entry = self.memory.open_entry if self.memory is not None else None
+        return None if entry is None else Identity(self.secrets.terminal, entry.epoch, entry.sequence)
+
     def tap(self, card: CardReader, amount_cents: int) -> TapResult:
         """Sell for `amount_cents` (≥ 1) to the card in the field; every record made is committed on return."""
+        return self._run(card, amount_cents)
+
+    def check(self, card: CardReader) -> TapResult:
+        """Look at the card in the field and sell nothing (卡检查, R20).
+
+        A proof that an earlier tap left is written as a completion, a memory card's purse is repaired; where there was
+        neither, no sequence is used. CHECKED also for a card that would not be sold to.
+        """
+        return self._run(card, 0)
+
+    def _run(self, card: CardReader, amount_cents: int) -> TapResult:
         memory = self.memory
         if memory is None:
             return TapResult(Outcome.REFUSED, Why.NOT_READY, amount_cents)

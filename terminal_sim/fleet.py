@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from protocol.cards.image import AesCardImage
+from protocol.cards.apdu import Identity
 from protocol.ports import Clock, Log, Network, Random
-from terminal_sim.card import CardField
+from terminal_sim.card import CardField, Disturbance
+from terminal_sim.card_kinds import Card, is_torn, kind_of
 from terminal_sim.draws import Draws
 from terminal_sim.errors import PowerCut
 from terminal_sim.faults import Chance, NetworkCut, PowerCuts
 from terminal_sim.figures import Figures, SessionNote
 from terminal_sim.load import PlannedTap
 from terminal_sim.outage import FaultyNetwork
-from terminal_sim.outcome import TapResult
+from terminal_sim.outcome import Outcome, TapResult
 from terminal_sim.population import CardShelf, Chips, Seat
 from terminal_sim.till import Surroundings, Till
 from terminal_sim.truth import Truth
@@ -43,7 +44,7 @@ class Fleet:
         chips: Chips,
         cards: CardShelf,
         truth: Truth,
-        opening: Sequence[AesCardImage],
+        opening: Sequence[Card],
         addresses: Sequence[str],
         seed: int,
         clock: Clock,
@@ -62,6 +63,7 @@ class Fleet:
         """Planned taps for which no till had power."""
         self.faults_fired: dict[str, int] = {}
         self.torn_every = 0
+        self.torn_by_kind: dict[str, int] = {}
         self.stolen: set[int] = set()
         """Numbers of cards whose owner no longer has them."""
         self._clock = clock
@@ -123,7 +125,7 @@ class Fleet:
         if till is None:
             self.unserved += 1
             secrets = self.tills[planned.terminal].seat.secrets
-            self.truth.tap_interrupted(secrets.terminal, secrets.epoch)
+            self.truth.tap_interrupted(Identity(secrets.terminal, secrets.epoch, 0))
             return
         numbers = self.card_numbers
         card = planned.card
@@ -132,34 +134,64 @@ class Fleet:
                 break
             card = (card + 1) % len(numbers)
         torn = self.torn_every and (self.truth.taps_done + 1) % self.torn_every == 0
-        disturbance = self.chance.disturbance() if torn else None
+        disturbance: Disturbance | None = None
         if torn:
+            kind = kind_of(self.cards.load(numbers[card]))
+            disturbance = self.chance.disturbance(kind)
             self.count_fault("torn")
+            self.torn_by_kind[kind.name.lower()] = self.torn_by_kind.get(kind.name.lower(), 0) + 1
+        self._tap(till, numbers[card], planned.amount_cents, disturbance=disturbance)
+
+    def _tap(
+        self,
+        till: Till,
+        card: int,
+        amount_cents: int,
+        *,
+        disturbance: Disturbance | None = None,
+        unplanned: bool = False,
+    ) -> TapResult | None:
+        """A card at a till with power; 0 cents: a check. None if the till went dark under it."""
+        assert till.terminal is not None
+        terminal, secrets = till.terminal, till.seat.secrets
+        sequence = terminal.memory.next if terminal.memory is not None else 0
         field = CardField(
-            self.cards, numbers[card], self._random, disturbance=disturbance, on_write=self.truth.card_written
+            self.cards,
+            card,
+            self._random,
+            disturbance=disturbance,
+            on_write=self.truth.card_written,
+            payee=lambda: terminal.charging,
         )
-        secrets = till.seat.secrets
         try:
-            result = till.tap(field, planned.amount_cents)
+            result = till.tap(field, amount_cents) if amount_cents else till.check(field)
         except PowerCut:
-            self.truth.tap_interrupted(secrets.terminal, secrets.epoch)
-            return
-        self.truth.answered(secrets.terminal, secrets.epoch, result)
+            if amount_cents:
+                identity = Identity(secrets.terminal, secrets.epoch, sequence)
+                self.truth.tap_interrupted(identity, card=card, unplanned=unplanned)
+            return None
+        if amount_cents or result.outcome is Outcome.CHECKED:
+            self.truth.answered(secrets.terminal, secrets.epoch, result, unplanned=unplanned)
+        return result
+
+    # -- the card check at the end
+
+    def torn_cards(self) -> list[int]:
+        """Cards that an earlier tap left something on, or of which nobody knows whether it did."""
+        return [card for card in self.cards.numbers() if card in self.truth.torn or is_torn(self.cards.load(card))]
+
+    def check(self, card: int) -> TapResult | None:
+        """Tap the card at a till drawn from the seed and sell nothing; None if no till had power for it."""
+        till = self._till_with_power(self.chance.check_terminal(len(self.tills)))
+        return None if till is None else self._tap(till, card, 0, unplanned=True)
 
     def tap_stolen(self, card: int, amount_cents: int) -> tuple[Till, TapResult] | None:
         """The thief taps a card (its number) at a till drawn from the seed; None if that came to nothing."""
         till = self._till_with_power(self.chance.thief_terminal(len(self.tills)))
         if till is None:
             return None
-        field = CardField(self.cards, card, self._random, on_write=self.truth.card_written)
-        secrets = till.seat.secrets
-        try:
-            result = till.tap(field, amount_cents)
-        except PowerCut:
-            self.truth.tap_interrupted(secrets.terminal, secrets.epoch, by_thief=True)
-            return None
-        self.truth.answered(secrets.terminal, secrets.epoch, result, by_thief=True)
-        return till, result
+        result = self._tap(till, card, amount_cents, unplanned=True)
+        return None if result is None else (till, result)
 
     def _till_with_power(self, index: int) -> Till | None:
         """That till, or the next one with power: the customer walks on."""

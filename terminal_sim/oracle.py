@@ -4,7 +4,8 @@ What a card's memory did is the truth about purses; what a till told a customer 
 
     sold     the card was debited by exactly that amount for exactly that identity
     refused, aborted     nothing was taken for that tap
-    grey     either; the card's next dialogue, anywhere, must bring the truth home
+    grey     either; a CPU card's next dialogue, anywhere, must bring the truth home; a memory card's cannot
+    checked  nothing was for sale
 
 Keep it ignorant: it must not import anything that makes records or books.
 """
@@ -14,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from protocol.cards.aes import AesCardImage
 from protocol.cards.apdu import Identity
 from protocol.record_bodies import card_masked
 from terminal_sim.card import CardStore
+from terminal_sim.card_kinds import Card, counter_of, last_debit
 from terminal_sim.firmware import Outcome, TapResult
 
 
@@ -46,25 +47,26 @@ class Oracle:
     faults: list[str] = field(default_factory=list)
     """What cannot be; empty in a sound system."""
 
-    def issued(self, image: AesCardImage) -> None:
+    def issued(self, image: Card) -> None:
         """A card with its opening balance."""
         self.opening_cents[image.number] = image.balance_cents
 
-    def card_written(self, before: AesCardImage, after: AesCardImage) -> None:
+    def card_written(self, before: Card, after: Card) -> None:
         """A card has stored a new image; a debit is one whose counter rose."""
-        if after.counter == before.counter:
+        risen = counter_of(after) - counter_of(before)
+        if risen == 0:
             if after.balance_cents != before.balance_cents:
                 self.faults.append(f"card {card_masked(after.number)}: balance moved without its counter")
             return
-        proof = after.last_proof
+        paid = last_debit(after)
         taken_cents = before.balance_cents - after.balance_cents
-        if proof is None or proof.amount_cents != taken_cents or after.counter != before.counter + 1:
+        if paid is None or paid.amount_cents != taken_cents or risen != 1 or paid == last_debit(before):
             self.faults.append(f"card {card_masked(after.number)}: a debit without its proof")
             return
-        if proof.identity in self.executed:
-            self.faults.append(f"{proof.identity} was debited twice")
-        merchant = self.merchant_of.get(proof.identity.terminal, 0)
-        self.executed[proof.identity] = Executed(after.number, taken_cents, merchant)
+        if paid.identity in self.executed:
+            self.faults.append(f"{paid.identity} was debited twice")
+        merchant = self.merchant_of.get(paid.identity.terminal, 0)
+        self.executed[paid.identity] = Executed(after.number, taken_cents, merchant)
 
     def answered(self, terminal: int, epoch: int, result: TapResult) -> None:
         """What the customer was told."""
@@ -78,7 +80,7 @@ class Oracle:
             self.sold[identity] = result.amount_cents
         elif result.outcome is Outcome.GREY:
             self.grey[identity] = result.amount_cents
-        else:
+        elif result.outcome is not Outcome.CHECKED:
             self.refused[result.why.value] = self.refused.get(result.why.value, 0) + 1
             if executed is not None:
                 self.faults.append(f"{identity} was refused, and the card has paid")

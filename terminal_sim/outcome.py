@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Protocol
 
 from protocol.cards.apdu import Identity
+from protocol.cards.memory_purse import PurseState
 from protocol.record_bodies import card_masked
 
 
@@ -17,6 +18,8 @@ class Outcome(Enum):
     """Nobody at the till knows whether the card paid: the next tap of that card tells (R20)."""
     ABORTED = "aborted"
     """The card left before anything was taken from it."""
+    CHECKED = "checked"
+    """A card check: nothing was for sale, an earlier tap was brought home or repaired."""
 
 
 class Why(Enum):
@@ -53,6 +56,8 @@ class TapResult:
     balance_after_cents: int | None = None
     completed: Identity | None = None
     """The identity of an earlier torn tap that this one brought home."""
+    found: PurseState | None = None
+    """What a memory card's purse showed before this tap: a hint whether an earlier one had happened, no proof (R4)."""
 
     def __repr__(self) -> str:
         shown = f"{self.outcome.value} {self.why.value}".strip()

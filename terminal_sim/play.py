@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, Self
 
 from protocol.ports import Clock, Log, Network, Random
 from terminal_sim.artefacts import LiveFiles, write_artefacts
+from terminal_sim.card_kinds import Card
 from terminal_sim.control import ControlSocket
 from terminal_sim.faults import Fault, parse_faults
 from terminal_sim.fleet import Fleet
@@ -72,6 +73,8 @@ class Circumstances:
     connect_ms: int = 10_000
     drain_ms: int = 60_000
     keep_log: bool = False
+    card_check: bool = True
+    """End with a card check: every torn card is tapped once, with nothing for sale."""
 
 
 class Play:
@@ -158,6 +161,7 @@ class Play:
             cards=len(self.opening),
             profile=Profile(asked.profile),
         )
+        self._clock = world.clock
         run = self._run = Run(
             fleet,
             plan,
@@ -167,6 +171,7 @@ class Play:
             emit=self._told,
             on_thief=self._live.thief,
             finished=lambda exit_code: world.stop(self._finished(exit_code)),
+            checks_cards=given.card_check,
         )
         if given.control:
             self._control = ControlSocket(given.control, network=world.network, run=run)
@@ -191,7 +196,8 @@ class Play:
     chips: Chips
     cards: CardShelf
     truth: Truth
-    opening: list[Any]
+    opening: list[Card]
+    _clock: Clock
 
     def _note(self, event: str, **facts: object) -> None:
         assert self._run is not None
@@ -207,7 +213,9 @@ class Play:
         assert run is not None
         if self._control is not None:
             self._control.close()
-        self.result = write_artefacts(self._given.dump, run.fleet, self.chips, self._facts(run, exit_code))
+        self.result = write_artefacts(
+            self._given.dump, run.fleet, self.chips, self._facts(run, exit_code), now_ms=self._clock.now_ms()
+        )
         if exit_code == EXIT_DONE and not self.result["agrees"]:
             exit_code = EXIT_DISAGREEMENT
         report = write_report(self._given.report, self.result) if self._given.report is not None else None
@@ -249,6 +257,8 @@ class Play:
             "lists_applied": figures.lists_applied,
             "thief": {"taps": thief.taps, "accepted": thief.accepted, "refused": thief.refused},
             "faults_fired": fleet.faults_fired,
+            "torn_by_kind": fleet.torn_by_kind,
+            "card_check": asdict(run.checks),
             "events": self._events,
             "timeline_columns": ["ms", "taps", "sold", "records", "acknowledged", "backlog", "online", "late"],
             "timeline": figures.samples,

@@ -4,7 +4,7 @@ The first N selling terminals of the registry play. What tills and cards remembe
 directory, so that the simulator itself can be killed and continued:
 
     flash.bin    one sparse file with all flash chips (terminal_sim.flash)
-    cards.bin    all cards, two cells each (terminal_sim.card); made from the site's card images
+    cards.bin    all cards, two cells each (terminal_sim.card); made from the site's card images, one file a kind
 
 Without a directory all of it is memory.
 """
@@ -17,18 +17,27 @@ from pathlib import Path
 from typing import Final
 
 from protocol.cards.image import CARD_IMAGE_BYTES, AesCardImage
+from protocol.cards.memory_image import MEMORY_IMAGE_BYTES, MemoryCardImage
+from protocol.cards.memory_layout import Application
+from protocol.cards.memory_sam import MemorySam, SoftwareMemorySam
+from protocol.cards.pboc_image import PBOC_IMAGE_BYTES, PbocCardImage
+from protocol.cards.pboc_sam import PbocSam, PbocTerminalMasters, SoftwarePbocSam
 from protocol.codes import TerminalClass, TerminalKind
 from protocol.errors import DamagedData
 from protocol.keystore import Keystore
 from protocol.registry import EnrolledTerminal, Registry
 from protocol.sam import SoftwareSam, TerminalMasters
 from terminal_sim.card import FileCards
+from terminal_sim.card_kinds import ENCODED_BYTES, Card, MemoryCard, kind_of
 from terminal_sim.errors import SimError
 from terminal_sim.flash import FLASH_BYTES_USUAL, FlashFile, MemoryBacking, VirtualFlash
 from terminal_sim.provisioning import TerminalSecrets
 
 FLASH_FILE: Final = "flash.bin"
 CARDS_FILE: Final = "cards.bin"
+MEMORY_IMAGES_FILE: Final = "images_memory.bin"
+PBOC_IMAGES_FILE: Final = "images_pboc.bin"
+"""Beside the images of AES cards; a site without such cards has no such file."""
 CARD_FILE_BYTES_MAX: Final = 1 << 30
 SAM_CONTEXTS_MAX: Final = 16_384  # two keys a card; 13 MB, shared by the whole fleet
 
@@ -67,12 +76,12 @@ def load_seats(place: SimPlace, terminals: int) -> list[Seat]:
             f"enrol more: onecard keys enrol --terminals {terminals - len(enrolled)}"
         )
     store = place.keystore("terminals")
-    sam = _sam(place.keystore("sam"))
+    sams = _Sams.of(place.keystore("sam"))
     root_public = bytes.fromhex(str(store.facts.get("root_public", "")))
-    return [_seat(each, registry.site, store, sam, root_public) for each in enrolled[:terminals]]
+    return [_seat(each, registry.site, store, sams, root_public) for each in enrolled[:terminals]]
 
 
-def _seat(each: EnrolledTerminal, site: int, store: Keystore, sam: SoftwareSam, root_public: bytes) -> Seat:
+def _seat(each: EnrolledTerminal, site: int, store: Keystore, sams: _Sams, root_public: bytes) -> Seat:
     identity = f"{each.terminal}.{each.epoch}"
     secrets = TerminalSecrets(
         site=site,
@@ -84,7 +93,9 @@ def _seat(each: EnrolledTerminal, site: int, store: Keystore, sam: SoftwareSam, 
         enrolment_id=each.enrolment_id,
         merchant=each.merchant,
         root_public=root_public,
-        sam=sam,
+        sam=sams.aes,
+        memory_sam=sams.memory,
+        pboc_sam=sams.pboc,
         suite=each.suite,
         proof_suite=each.proof_suite,
         terminal_kind=each.kind,
@@ -92,23 +103,55 @@ def _seat(each: EnrolledTerminal, site: int, store: Keystore, sam: SoftwareSam, 
     return Seat(secrets, each.name)
 
 
-def _sam(store: Keystore) -> SoftwareSam:
-    authenticate, debit = (store.versions(f"card_{purpose}_master") for purpose in ("authenticate", "debit"))
-    masters = {each: TerminalMasters(authenticate[each], debit[each]) for each in authenticate.keys() & debit.keys()}
-    if not masters:
-        raise SetupError("the SAM's key file holds no card master; make it with `onecard keys init`")
-    return SoftwareSam(masters, contexts_max=SAM_CONTEXTS_MAX)
+@dataclass(slots=True, frozen=True)
+class _Sams:
+    """What a selling terminal's SAM holds, shared by the fleet; a kind whose masters the file lacks is not served."""
+
+    aes: SoftwareSam
+    memory: MemorySam | None
+    pboc: PbocSam | None
+
+    @classmethod
+    def of(cls, store: Keystore) -> _Sams:
+        authenticate, debit = (store.versions(f"card_{purpose}_master") for purpose in ("authenticate", "debit"))
+        both = authenticate.keys() & debit.keys()
+        if not both:
+            raise SetupError("the SAM's key file holds no card master; make it with `onecard keys init`")
+        aes = {each: TerminalMasters(authenticate[each], debit[each]) for each in both}
+        purse = store.versions("memory_purse_a_master")
+        memory = {each: {Application.PURSE: master} for each, master in purse.items()}
+        named = [store.versions(f"pboc_{name}_master") for name in ("internal", "purchase", "maintenance")]
+        versions = named[0].keys() & named[1].keys() & named[2].keys()
+        pboc = {each: PbocTerminalMasters(*(keys[each] for keys in named)) for each in versions}
+        return cls(
+            SoftwareSam(aes, contexts_max=SAM_CONTEXTS_MAX),
+            SoftwareMemorySam(memory) if memory else None,
+            SoftwarePbocSam(pboc) if pboc else None,
+        )
 
 
-def load_cards(place: SimPlace) -> list[AesCardImage]:
-    """Every card as it was personalised. Raises SetupError, OSError, DamagedData."""
-    data = _read(place.card_images, "`onecard keys cards` makes cards")
-    if not data or len(data) % CARD_IMAGE_BYTES or len(data) > CARD_FILE_BYTES_MAX:
-        raise DamagedData(f"{place.card_images}: {len(data)} bytes are no number of card images")
-    view = memoryview(data)
-    return [
-        AesCardImage.decode(bytes(view[at : at + CARD_IMAGE_BYTES])) for at in range(0, len(data), CARD_IMAGE_BYTES)
-    ]
+_IMAGES: Final[tuple[tuple[str, int, Callable[[bytes], Card]], ...]] = (
+    ("", CARD_IMAGE_BYTES, AesCardImage.decode),
+    (MEMORY_IMAGES_FILE, MEMORY_IMAGE_BYTES, lambda data: MemoryCard(MemoryCardImage.decode(data))),
+    (PBOC_IMAGES_FILE, PBOC_IMAGE_BYTES, PbocCardImage.decode),
+)
+"""Per kind: file name ("": the one that SimPlace names), bytes of an image, how it is read."""
+
+
+def load_cards(place: SimPlace) -> list[Card]:
+    """Every card as it was personalised, by number. Raises SetupError, OSError, DamagedData."""
+    cards: list[Card] = []
+    for name, image_bytes, decode in _IMAGES:
+        path = place.card_images.with_name(name) if name else place.card_images
+        if not path.exists():
+            continue
+        data = path.read_bytes()
+        if not data or len(data) % image_bytes or len(data) > CARD_FILE_BYTES_MAX:
+            raise DamagedData(f"{path}: {len(data)} bytes are no number of card images")
+        cards += [decode(data[at : at + image_bytes]) for at in range(0, len(data), image_bytes)]
+    if not cards:
+        raise SetupError(f"{place.card_images}: no such file; `onecard keys cards` makes cards")
+    return sorted(cards, key=lambda card: card.number)
 
 
 def _read(path: Path, remedy: str) -> bytes:
@@ -142,14 +185,15 @@ class Chips:
 class CardShelf:
     """A `CardStore` that keeps decoded images at hand and, with a directory, every write in a file."""
 
-    def __init__(self, directory: Path | None, opening: list[AesCardImage]) -> None:
+    def __init__(self, directory: Path | None, opening: list[Card]) -> None:
         self._file: FileCards | None = None
         self._images = {each.number: each for each in opening}
         if len(self._images) != len(opening):
             raise SetupError("two card images have the same number")
         if directory is None:
             return
-        self._file = FileCards(directory / CARDS_FILE, cards_max=len(opening))
+        card_bytes = max(ENCODED_BYTES[kind_of(each)] for each in opening)
+        self._file = FileCards(directory / CARDS_FILE, cards_max=len(opening), card_bytes=card_bytes)
         held = set(self._file.numbers())
         for image in opening:
             if image.number in held:
@@ -157,10 +201,10 @@ class CardShelf:
             else:
                 self._file.save(image)
 
-    def load(self, number: int) -> AesCardImage:
+    def load(self, number: int) -> Card:
         return self._images[number]
 
-    def save(self, image: AesCardImage) -> None:
+    def save(self, image: Card) -> None:
         if self._file is not None:
             self._file.save(image)
         self._images[image.number] = image

@@ -1,7 +1,7 @@
 """How a run shows itself while it lasts: JSON lines for programs, a table that renews itself for people.
 
 Events: started, selling_started, progress (4 a second), network_cut, network_back, power_cut, till_dark, thief,
-selling_finished, drained or not_drained, unreachable, finished; most have `ms`, the time since the start.
+selling_finished, cards_checked, drained or not_drained, unreachable, finished; most have `ms`, counted from the start.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ SPOKEN: Final = {
     "power_cut": "power cut at terminals {terminals}",
     "thief": "a stolen card is tapped {rate} times a second",
     "selling_finished": "selling is over; {backlog} records wait",
+    "cards_checked": "{checked} of {torn} torn cards are checked; {completed} debits brought home",
     "drained": "every record is acknowledged",
     "not_drained": "{terminals_owing} terminals still owe records",
     "unreachable": "no terminal was let in within {seconds:g} s",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from protocol.codes import ProofSuite, Suite, TerminalKind
+from protocol.cards.memory_dialogue import MemoryDialogue
+from protocol.cards.memory_sam import MemorySam
+from protocol.cards.pboc_dialogue import PbocDialogue
+from protocol.cards.pboc_sam import PbocSam
+from protocol.cards.port import AesPurse, DebitTerms, Kinds, PurseDialogue
+from protocol.codes import CardKind, ProofSuite, Suite, TerminalKind
 from protocol.handshake import TerminalIdentity
 from protocol.mac import MacKey
 from protocol.sam import Sam
@@ -26,6 +32,11 @@ class TerminalSecrets:
     merchant: int
     root_public: bytes
     sam: Sam = field(repr=False)
+    """For AES cards."""
+    memory_sam: MemorySam | None = field(default=None, repr=False)
+    """None: this terminal takes no memory cards."""
+    pboc_sam: PbocSam | None = field(default=None, repr=False)
+    """None: this terminal takes no PBOC purses."""
     currency: int = CURRENCY_CNY
     suite: int = Suite.A
     """Of the link; never negotiated."""
@@ -36,6 +47,18 @@ class TerminalSecrets:
     def sealing(self) -> MacKey:
         """The seal key at work, in the proof suite of this enrolment."""
         return MacKey(self.seal_key, self.proof_suite)
+
+    def card_kinds(self) -> Kinds:
+        """The kinds of card that this terminal's SAMs serve."""
+        aes, memory, pboc = self.sam, self.memory_sam, self.pboc_sam
+        kinds: dict[CardKind, Callable[[DebitTerms], PurseDialogue]] = {
+            CardKind.AES: lambda terms: AesPurse(aes, terms),
+        }
+        if memory is not None:
+            kinds[CardKind.MEMORY] = lambda terms: MemoryDialogue(memory, terms)
+        if pboc is not None:
+            kinds[CardKind.PBOC] = lambda terms: PbocDialogue(pboc, terms)
+        return kinds
 
     def identity(self) -> TerminalIdentity:
         """What HELLO states."""

@@ -64,6 +64,10 @@ def render(sim: dict[str, Any]) -> str:
         "<h2>Merchants 商户</h2>",
         _merchants(sim["merchants"]),
     ]
+    if sim["greys"]["listed"]:
+        parts += ["<h2>Half-finished debits that wait 灰记录</h2>", _greys(sim["greys"])]
+    if sim["torn_cards"]["listed"]:
+        parts += ["<h2>Torn cards not tapped since 闪卡</h2>", _torn_cards(sim["torn_cards"])]
     if sim["recovery"]:
         parts += ["<h2>Recoveries 恢复</h2>", _recoveries(sim["recovery"])]
     if sim["missing"]:
@@ -87,6 +91,8 @@ def _totals(sim: dict[str, Any]) -> str:
         ["tap to acknowledgement, live", f"p50 {_ms(ack['p50'])}, p99 {_ms(ack['p99'])}"],
         ["recovery", f"{sim['recovery_records_per_second'] or '–'} records/s"],
         ["thief 盗刷", f"{sim['thief']['accepted']} accepted, {sim['thief']['refused']} refused"],
+        ["torn taps 闪卡", ", ".join(f"{count} {kind}" for kind, count in sim["torn_by_kind"].items()) or "none"],
+        ["card check 卡检查", _card_check(sim["card_check"])],
         ["selling, drain", f"{sim['selling_ms'] / 1000:.1f} s, {_ms(sim['drain_ms'])}"],
     ]
     return _table(["", ""], rows)
@@ -182,6 +188,42 @@ def _merchants(merchants: dict[str, dict[str, int]]) -> str:
         for name, each in merchants.items()
     ]
     return _table(["merchant", "records", "terminals say", "of that grey 灰", "cards have paid"], rows)
+
+
+def _card_check(check: dict[str, Any]) -> str:
+    if not check["asked"]:
+        return "not asked for"
+    return f"{check['checked']} of {check['torn']} torn cards, {check['completed']} debits brought home"
+
+
+def _greys(greys: dict[str, Any]) -> str:
+    """Item, age and card: what a person who has to decide looks for."""
+    hint = {None: "not seen", True: "spent", False: "not spent"}
+    rows = [
+        [
+            f"{each['terminal']}/{each['epoch']}/{each['sequence']}",
+            _yuan(each["amount_cents"]),
+            "–" if each["age_s"] is None else f"{each['age_s']:,} s",
+            f"{each['card']} {each['card_kind']}",
+            each["decided_by"].replace("_", " "),
+            hint[each["purse_says_spent"]] if each["card_kind"] == "memory" else "–",
+        ]
+        for each in greys["listed"][:100]
+    ]
+    return _table(["item", "amount", "age", "card", "waits for", "purse says"], rows)
+
+
+def _torn_cards(torn: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{each['card']} {each['card_kind']}",
+            each["left"],
+            "–" if each["of"] is None else "/".join(map(str, each["of"])),
+            "record is there" if each["known"] else "record is grey or owed",
+        ]
+        for each in torn["listed"][:100]
+    ]
+    return _table(["card", "to do", "of", ""], rows)
 
 
 def _recoveries(episodes: Sequence[dict[str, Any]]) -> str:

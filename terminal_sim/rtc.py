@@ -13,6 +13,7 @@ from protocol.ports import Clock
 MILLION: Final = 1_000_000
 NEVER_SET: Final = 0
 UPTIME_DS_MAX: Final = 0xFFFF_FFFF
+UTC_MS_MAX: Final = 7_258_118_400_000  # the year 2200: far before a PBOC card's four-digit year, and no true time
 
 
 class DriftingRtc:
@@ -47,7 +48,9 @@ class DriftingRtc:
         return self._base_utc_ms + self._elapsed_ms(self._base_monotonic_ms)
 
     def set_utc(self, utc_ms: int) -> None:
-        """Take over an authenticated time."""
+        """Take over an authenticated time; one that no card could write down is left aside."""
+        if not 0 < utc_ms <= UTC_MS_MAX:
+            return
         self._base_utc_ms = utc_ms
         self._base_monotonic_ms = self._clock.monotonic_ms()
 

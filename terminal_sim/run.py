@@ -1,26 +1,34 @@
 """One run from the first boot to the exit code: phases, progress, drain.
 
-    connecting → selling → draining → over            connecting → over: nobody answers (exit 3)
+    connecting → selling → checking → draining → over      connecting → over: nobody answers (exit 3)
 
-`stop` (signal or control socket) cuts selling short; draining and dump follow all the same.
+Checking: every card that a tap has left torn is tapped once more, at some till, with nothing for sale (R20). `stop`
+(signal or control socket) cuts selling short; checking, draining and dump follow all the same.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Final
 
+from protocol.cards.memory_purse import Repair
 from protocol.ports import Clock
 from terminal_sim.faults import THIEF_RATE_USUAL, Fault, NetworkCut, When
 from terminal_sim.fleet import Fleet
 from terminal_sim.load import TapPlan
+from terminal_sim.outcome import Outcome, TapResult
 from terminal_sim.selling import Selling, ThiefNote
 
 PROGRESS_MS: Final = 250
 LOOK_MS: Final = 20
 TILLS_PER_LOOK_MS: Final = 50  # asking 50 tills takes some 0.1 ms: looking must not cost what it looks for
+CHECKS_PER_TURN: Final = 16  # some 10 ms of work
+CHECK_TRIES_MAX: Final = 3  # a till may refuse (memory full); three in a row mean the card
+CHECK_AGAIN_MS: Final = 100
+CHECK_MS_MAX: Final = 10_000  # tills without power come back within a second or two
 MISSING_SHOWN_MAX: Final = 20  # terminals named when a drain fails; the dump has them all
 
 EXIT_DONE: Final = 0
@@ -34,6 +42,7 @@ class Phase(Enum):
     IDLE = "idle"
     CONNECTING = "connecting"
     SELLING = "selling"
+    CHECKING = "checking"
     DRAINING = "draining"
     OVER = "over"
 
@@ -41,7 +50,8 @@ class Phase(Enum):
 TRANSITIONS: Final = {
     Phase.IDLE: {Phase.CONNECTING},
     Phase.CONNECTING: {Phase.SELLING, Phase.OVER},
-    Phase.SELLING: {Phase.DRAINING},
+    Phase.SELLING: {Phase.CHECKING},
+    Phase.CHECKING: {Phase.DRAINING},
     Phase.DRAINING: {Phase.OVER},
     Phase.OVER: set[Phase](),
 }
@@ -51,6 +61,25 @@ TRANSITIONS: Final = {
 class Patience:
     connect_ms: int = 10_000
     drain_ms: int = 60_000
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckTotals:
+    """What the card check at the end came to."""
+
+    asked: bool
+    torn: int = 0
+    """Cards that needed one."""
+    checked: int = 0
+    completed: int = 0
+    """Proofs brought home."""
+    repaired: int = 0
+    """Memory purses put right."""
+
+    def add(self, result: TapResult) -> None:
+        self.checked += 1
+        self.completed += result.completed is not None
+        self.repaired += result.found is not None and result.found.repair is not Repair.NONE
 
 
 class Run:
@@ -67,7 +96,11 @@ class Run:
         emit: Emit,
         on_thief: ThiefNote,
         finished: Callable[[int], None],
+        checks_cards: bool = True,
     ) -> None:
+        self.checks = CheckTotals(asked=checks_cards)
+        self._unchecked: deque[tuple[int, int]] = deque()
+        """Cards, and how often a till has refused each."""
         self.phase = Phase.IDLE
         self.fleet = fleet
         self.missing: list[dict[str, Any]] = []
@@ -167,8 +200,32 @@ class Run:
     def _sold_out(self) -> None:
         now_ms = self._clock.monotonic_ms()
         self.selling_ms = now_ms - self._phase_ms
-        self._enter(Phase.DRAINING)
+        self._enter(Phase.CHECKING)
         self.note("selling_finished", **self.figures())
+        if self.checks.asked:
+            self._unchecked.extend((card, 0) for card in self.fleet.torn_cards())
+            self.checks.torn = len(self._unchecked)
+        self._deadline_ms = now_ms + CHECK_MS_MAX
+        self._check_some()
+
+    def _check_some(self) -> None:
+        """Tap torn cards, a few per turn of the loop; without a till that has power, again a little later."""
+        wait_ms = 0
+        for _ in range(min(CHECKS_PER_TURN, len(self._unchecked))):
+            card, refused = self._unchecked.popleft()
+            result = self.fleet.check(card)
+            if result is not None and result.outcome is Outcome.CHECKED:
+                self.checks.add(result)
+            elif result is None or refused + 1 < CHECK_TRIES_MAX:
+                self._unchecked.append((card, refused + (result is not None)))
+                wait_ms = CHECK_AGAIN_MS
+        now_ms = self._clock.monotonic_ms()
+        if self._unchecked and now_ms < self._deadline_ms:
+            self._clock.call_at(now_ms + wait_ms, self._check_some)
+            return
+        if self.checks.torn:
+            self.note("cards_checked", **asdict(self.checks))
+        self._enter(Phase.DRAINING)
         self._deadline_ms = now_ms + self._patience.drain_ms
         self._look_draining()
 

@@ -1,7 +1,8 @@
 """One tap: a card's dialogue from its arrival to the answer to the customer (docs/protocol.md §12, R20).
 
 The order in which things reach the flash is the point: a completion for an earlier terminal's proof before any new
-debit, the journal entry before DEBIT, the record before CONFIRM. A record is committed before the card goes on.
+debit, the journal entry before DEBIT, the record before CONFIRM. A record is committed before the card goes on. Which
+kind of card it is matters to nobody here but `protocol.cards.port`. A card check is a tap that ends before the intent.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from protocol.cards.apdu import CardFacts, DebitOrder, Identity
-from protocol.cards.dialogue import (
+from protocol.cards.events import (
     Authenticated,
     CardSeen,
-    DebitDialogue,
     Debited,
     Event,
     Finished,
@@ -20,11 +20,14 @@ from protocol.cards.dialogue import (
     PendingProof,
     Reason,
     Refused,
-    State,
     Step,
     Unknown,
 )
-from protocol.codes import AbortReason, CardKind, RecordType
+from protocol.cards.memory_dialogue import MemoryDialogue
+from protocol.cards.pboc_macs import clock_of_moment
+from protocol.cards.port import CardDialogue, DebitTerms
+from protocol.codes import AbortReason, RecordType
+from protocol.errors import RemoteError
 from protocol.records import Aborted, Completion, Purchase
 from terminal_sim.errors import CardGone, MemoryLost, RingFull, SectorDead
 from terminal_sim.journal import Entry, EntryKind
@@ -52,12 +55,12 @@ _OWN_REASON: Final = {
 }
 """Which record a refusal leaves behind, if any."""
 
-
-_DEBIT_SENT: Final = frozenset({State.DEBITING, State.ASKING, State.DEBITED, State.DEBITED_GONE, State.UNKNOWN})
+CHECK_CENTS: Final = 1
+"""What a card check states where a card wants an amount before it says anything; no debit follows."""
 
 
 class Tap:
-    """One card, from its arrival to the answer to the customer."""
+    """One card, from its arrival to the answer to the customer; for 0 cents it is only checked."""
 
     __slots__ = (
         "_allocated",
@@ -67,6 +70,7 @@ class Tap:
         "_completed",
         "_dialogue",
         "_facts",
+        "_is_check",
         "_memory",
         "_sequence",
         "_terminal",
@@ -79,7 +83,10 @@ class Tap:
         self._memory = memory
         self._card = card
         self._amount = amount_cents
-        self._dialogue = DebitDialogue(terminal.secrets.sam)
+        self._is_check = amount_cents == 0
+        secrets = terminal.secrets
+        terms = DebitTerms(amount_cents or CHECK_CENTS, secrets.currency, secrets.terminal, secrets.epoch)
+        self._dialogue = CardDialogue(terminal.kinds, terms)
         self._facts: CardFacts | None = None
         self._allocated: Entry | None = None
         self._completed: Identity | None = None
@@ -95,7 +102,7 @@ class Tap:
             return self._run()
         except RingFull:
             # Sectors have died under this very tap. An entry left open becomes a record once there is room.
-            may_have_paid = self._dialogue.state in _DEBIT_SENT
+            may_have_paid = self._dialogue.may_have_debited
             return self._result(Outcome.GREY if may_have_paid else Outcome.REFUSED, Why.MEMORY_FULL)
         except MemoryLost:
             self._terminal.raise_alarm(Alarm.MEMORY_LOST)
@@ -151,9 +158,10 @@ class Tap:
             self._turned_away = Why.DENY_LIST
         elif terminal.is_expired(card):
             self._turned_away = Why.EXPIRED
-        is_ours = card.kind == CardKind.AES and card.currency == terminal.secrets.currency
+        is_ours = card.currency == terminal.secrets.currency
         # A debit that this card has paid is some merchant's money: its proof is brought home, lost card or not (R20).
-        if self._turned_away is not Why.NONE and not (is_ours and card.proof_pending):
+        goes_on = is_ours and (card.proof_pending or self._is_check)
+        if self._turned_away is not Why.NONE and not goes_on:
             return self._abandon(self._turned_away)
         if not is_ours:
             return self._abandon(Why.FOREIGN)
@@ -161,6 +169,10 @@ class Tap:
 
     def _complete(self, pending: PendingProof) -> Step:
         proof, card = pending.proof, pending.card
+        try:
+            reference = clock_of_moment(pending.moment) if pending.moment else 0
+        except RemoteError:
+            return self._abandon(Why.CARD_REFUSED)
         if proof.type != RecordType.PURCHASE:
             return self._abandon(Why.CARD_REFUSED)
         self._write(
@@ -178,14 +190,15 @@ class Tap:
                 counter=proof.counter,
                 currency=proof.currency,
                 proof=proof.proof,
+                reference=reference,
             )
         )
         self._completed = proof.identity
         return self._dialogue.completion_written()
 
     def _order(self, read: Authenticated) -> Step:
-        """The card is ours and has proved balance and counter: intent, then DEBIT."""
-        if self._turned_away is not Why.NONE:
+        """The card is ours and has stated balance and counter: intent, then the debit."""
+        if self._is_check or self._turned_away is not Why.NONE:
             return self._abandon(self._turned_away)
         if read.balance_cents < self._amount:
             return self._abandon(Why.BALANCE)
@@ -217,7 +230,8 @@ class Tap:
         except SectorDead:
             return self._abandon(Why.CARD_REFUSED)
         identity = Identity(secrets.terminal, secrets.epoch, entry.sequence)
-        return self._dialogue.intent_written(DebitOrder(self._amount, secrets.currency, identity))
+        order = DebitOrder(self._amount, secrets.currency, identity)
+        return self._dialogue.intent_written(order, clock_ms=entry.clock_ms)
 
     def _sold(self, debited: Debited) -> Step:
         card = self._facts
@@ -239,6 +253,8 @@ class Tap:
         return self._dialogue.record_written()
 
     def _refused(self, refused: Refused) -> TapResult:
+        if self._is_check:
+            return self._checked(refused)
         if refused.reason is Reason.ABANDONED:
             why, reason = self._why, _OWN_REASON[self._why]
         else:
@@ -253,6 +269,13 @@ class Tap:
             self._write(Aborted(RecordType.PURCHASE, reason, card))
         return self._result(Outcome.REFUSED, why)
 
+    def _checked(self, refused: Refused) -> TapResult:
+        """Refusals are for customers; what a check could not look at it says, without a record."""
+        if refused.reason is Reason.ABANDONED:
+            return self._result(Outcome.CHECKED, self._why)
+        why, _ = _REFUSED[refused.reason]
+        return self._result(Outcome.CHECKED if why is Why.BALANCE else Outcome.REFUSED, why)
+
     def _abandon(self, why: Why) -> Step:
         self._why = why
         return self._dialogue.abandon()
@@ -264,6 +287,7 @@ class Tap:
         terminal.made(self._memory.write_plain(body, boot=boot, uptime_ds=uptime_ds, clock_ms=clock_ms))
 
     def _result(self, outcome: Outcome, why: Why) -> TapResult:
+        inner = self._dialogue.inner
         return TapResult(
             outcome,
             why,
@@ -272,4 +296,5 @@ class Tap:
             sequence=self._sequence,
             balance_after_cents=self._balance_after,
             completed=self._completed,
+            found=inner.found if isinstance(inner, MemoryDialogue) else None,
         )

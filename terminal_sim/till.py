@@ -123,6 +123,15 @@ class Till:
             self._dark()
             raise
 
+    def check(self, card: CardReader) -> TapResult:
+        """As `tap`, with nothing for sale."""
+        assert self.terminal is not None
+        try:
+            return self.terminal.check(card)
+        except PowerCut:
+            self._dark()
+            raise
+
     def cut_soon(self, steps: int, bits: int) -> None:
         """The power goes inside the flash operation that is `steps` programmed bytes away."""
         self.flash.cut_plan = CutAfter(steps, bits_done=bits)

@@ -2,10 +2,11 @@
 
 `truth.bin`, append-only, entries of 36 bytes; a torn last entry is cut off when the file is opened again:
 
-    0 kind u8 · 1 outcome u8 · 2 why u8 · 3 by thief u8 · 4 terminal u32 · 8 epoch u16 · 10 reserved u16 ·
+    0 kind u8 · 1 outcome u8 · 2 why u8 · 3 unplanned u8 · 4 terminal u32 · 8 epoch u16 · 10 reserved u16 ·
     12 sequence u32 · 16 card u32 · 20 amount u32 · 24 merchant u32 · 28 reserved u32 · 32 crc32 u32
 
-The write that a kill can lose is the one after the card's own: the card's last proof brings it back.
+Unplanned: a thief's tap, or a card check. FOUND has the card's counter in the place of the amount. The write that a
+kill can lose is the one after the card's own: the card's last debit brings it back.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from protocol.cards.aes import AesCardImage
 from protocol.cards.apdu import Identity
 from terminal_sim.card import CardStore
+from terminal_sim.card_kinds import Card, counter_of, last_debit
 from terminal_sim.firmware import Outcome, TapResult, Why
 from terminal_sim.oracle import Executed, Oracle
 
@@ -43,15 +44,24 @@ class Kind(IntEnum):
     """A customer was told."""
     INTERRUPTED = 3
     """The till went dark under the tap; nobody was told anything."""
+    FOUND = 4
+    """The first look at a memory card's purse after a tap that nobody knew the end of."""
 
 
 class Truth:
-    """The oracle, and its file if there is one. `taps_done` counts planned taps, those of earlier lives included."""
+    """The oracle, and its file if there is one. `taps_done` counts planned taps, those of earlier lives included.
+
+    It also knows which cards were torn (闪卡) and not seen since, and what a torn memory card showed when it was.
+    """
 
     def __init__(self, oracle: Oracle, path: Path | None) -> None:
         self.oracle = oracle
         self.taps_done = 0
         self.interrupted = 0
+        self.torn: dict[int, Identity] = {}
+        """Card → the record of the tap whose end nobody saw."""
+        self.found: dict[Identity, int] = {}
+        """Such a record → the counter that the memory card showed at its next tap: a hint, no proof (R4)."""
         self._descriptor = -1
         if path is not None:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -64,19 +74,23 @@ class Truth:
 
     # -- as it happens
 
-    def card_written(self, before: AesCardImage, after: AesCardImage) -> None:
+    def card_written(self, before: Card, after: Card) -> None:
         """For `CardField.on_write`."""
         self.oracle.card_written(before, after)
-        proof = after.last_proof
-        if after.counter != before.counter and proof is not None:
-            identity = proof.identity
-            merchant = self.oracle.merchant_of.get(identity.terminal, 0)
-            self._append(Kind.EXECUTED, identity, card=after.number, amount=proof.amount_cents, merchant=merchant)
+        paid = last_debit(after)
+        if counter_of(after) != counter_of(before) and paid is not None:
+            merchant = self.oracle.merchant_of.get(paid.identity.terminal, 0)
+            self._append(Kind.EXECUTED, paid.identity, card=after.number, amount=paid.amount_cents, merchant=merchant)
 
-    def answered(self, terminal: int, epoch: int, result: TapResult, *, by_thief: bool = False) -> None:
+    def answered(self, terminal: int, epoch: int, result: TapResult, *, unplanned: bool = False) -> None:
         """What the customer was told."""
+        torn = self.torn.get(result.card)
+        if torn is not None and result.found is not None:
+            self.found[torn] = result.found.counter
+            self._append(Kind.FOUND, torn, card=result.card, amount=result.found.counter, unplanned=True)
         self.oracle.answered(terminal, epoch, result)
-        self.taps_done += not by_thief
+        self.taps_done += not unplanned
+        self._note_torn(Identity(terminal, epoch, result.sequence), result)
         self._append(
             Kind.ANSWERED,
             Identity(terminal, epoch, result.sequence),
@@ -84,26 +98,34 @@ class Truth:
             why=_WHY_INDEX[result.why],
             card=result.card,
             amount=result.amount_cents,
-            by_thief=by_thief,
+            unplanned=unplanned,
         )
 
-    def tap_interrupted(self, terminal: int, epoch: int, *, by_thief: bool = False) -> None:
-        """The power went in the middle of a tap."""
+    def tap_interrupted(self, identity: Identity, *, card: int = 0, unplanned: bool = False) -> None:
+        """The power went in the middle of a tap, or (card 0) there was none; `identity` the record would have had."""
         self.interrupted += 1
-        self.taps_done += not by_thief
-        self._append(Kind.INTERRUPTED, Identity(terminal, epoch, 0), by_thief=by_thief)
+        self.taps_done += not unplanned
+        if card:
+            self.torn[card] = identity
+        self._append(Kind.INTERRUPTED, identity, card=card, unplanned=unplanned)
+
+    def _note_torn(self, identity: Identity, result: TapResult) -> None:
+        if result.outcome is Outcome.GREY:
+            self.torn[result.card] = identity
+        elif result.outcome in {Outcome.SOLD, Outcome.CHECKED}:
+            self.torn.pop(result.card, None)
 
     def reconcile(self, cards: CardStore) -> None:
         """After a kill: a debit that a card remembers and the file does not."""
         for number in cards.numbers():
-            proof = cards.load(number).last_proof
-            if proof is None or proof.identity in self.oracle.executed:
+            paid = last_debit(cards.load(number))
+            if paid is None or paid.identity in self.oracle.executed:
                 continue
-            merchant = self.oracle.merchant_of.get(proof.identity.terminal)
+            merchant = self.oracle.merchant_of.get(paid.identity.terminal)
             if merchant is None:
                 continue  # of another run; the card came with it
-            self.oracle.executed[proof.identity] = Executed(number, proof.amount_cents, merchant)
-            self._append(Kind.EXECUTED, proof.identity, card=number, amount=proof.amount_cents, merchant=merchant)
+            self.oracle.executed[paid.identity] = Executed(number, paid.amount_cents, merchant)
+            self._append(Kind.EXECUTED, paid.identity, card=number, amount=paid.amount_cents, merchant=merchant)
 
     # -- the file
 
@@ -117,12 +139,12 @@ class Truth:
         card: int = 0,
         amount: int = 0,
         merchant: int = 0,
-        by_thief: bool = False,
+        unplanned: bool = False,
     ) -> None:
         if self._descriptor < 0:
             return
         packed = ENTRY.pack(
-            kind, outcome, why, by_thief, identity.terminal, identity.epoch, identity.sequence, card, amount, merchant
+            kind, outcome, why, unplanned, identity.terminal, identity.epoch, identity.sequence, card, amount, merchant
         )
         os.write(self._descriptor, packed + _CHECK.pack(crc32(packed)))
 
@@ -144,14 +166,20 @@ class Truth:
         os.lseek(self._descriptor, whole, os.SEEK_SET)
 
     def _restore(self, packed: bytes) -> None:
-        kind, outcome, why, by_thief, terminal, epoch, sequence, card, amount, merchant = ENTRY.unpack_from(packed)
+        kind, outcome, why, unplanned, terminal, epoch, sequence, card, amount, merchant = ENTRY.unpack_from(packed)
         identity = Identity(terminal, epoch, sequence)
         if kind == Kind.EXECUTED:
             self.oracle.executed[identity] = Executed(card, amount, merchant)
             return
-        self.taps_done += not by_thief
+        self.taps_done += not unplanned
+        if kind == Kind.FOUND:
+            self.found[identity] = amount
+            return
         if kind == Kind.INTERRUPTED:
             self.interrupted += 1
+            if card:
+                self.torn[card] = identity
             return
         result = TapResult(_OUTCOMES[outcome], _WHYS[why], amount, card=card, sequence=sequence)
+        self._note_torn(identity, result)
         self.oracle.answered(terminal, epoch, result)

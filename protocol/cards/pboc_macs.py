@@ -17,7 +17,7 @@ from hmac import compare_digest
 from typing import Final
 
 from protocol.cards.des import des3_block, des3_mac, des_mac, diversified, folded
-from protocol.errors import OutOfRange
+from protocol.errors import Malformed, OutOfRange
 from protocol.keys import CARD_UID_BYTES
 from protocol.mac import SEAL_BYTES
 
@@ -33,6 +33,7 @@ _STATED: Final = struct.Struct("!IB6s")
 _LOADED: Final = struct.Struct("!IH")
 _EPOCH_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_MAX: Final = 253_402_300_799  # 9999-12-31T23:59:59Z: a BCD year has four digits
+_BCD_FORMAT: Final = "%Y%m%d%H%M%S"
 _KEY_NAME: Final = b"\x03"  # the card kind, so that no other kind's key of the same UID and master can be equal
 
 
@@ -61,7 +62,19 @@ def pboc_moment(clock_ms: int) -> bytes:
     seconds = clock_ms // 1000
     if not 0 <= seconds <= _SECONDS_MAX:
         raise OutOfRange("a clock outside the years 1970 to 9999")
-    return bytes.fromhex((_EPOCH_START + timedelta(seconds=seconds)).strftime("%Y%m%d%H%M%S"))
+    return bytes.fromhex((_EPOCH_START + timedelta(seconds=seconds)).strftime(_BCD_FORMAT))
+
+
+def clock_of_moment(moment: bytes) -> int:
+    """The clock_ms, in whole seconds, whose `pboc_moment` this is. Raises Malformed for bytes that are none."""
+    try:
+        at = datetime.strptime(moment.hex(), _BCD_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        raise Malformed("date and time", "no moment in BCD") from None
+    clock_ms = int((at - _EPOCH_START).total_seconds()) * 1000
+    if clock_ms < 0 or pboc_moment(clock_ms) != moment:
+        raise Malformed("date and time", "before 1970, or not in this form")
+    return clock_ms
 
 
 def purchase_session(dpk: bytes, random: bytes, counter: int, sequence: int) -> bytes:

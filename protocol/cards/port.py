@@ -149,6 +149,11 @@ class CardDialogue:
         return self._over if self._found is None else self._found.ended
 
     @property
+    def inner(self) -> PurseDialogue | None:
+        """The dialogue of the kind that was found, for what only that kind can tell; None until then."""
+        return self._found
+
+    @property
     def may_have_debited(self) -> bool:
         return self._found is not None and self._found.may_have_debited
 

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from onecard_host import Host
 from onecard_keys import KeyFile
+from protocol.cards.pboc_image import PbocCardImage
+from protocol.cards.pboc_macs import pboc_key
 from protocol.codes import ProofSuite, Suite
 from protocol.keys import link_key, seal_key
+from terminal_sim.card_kinds import kind_of
+from terminal_sim.population import load_cards
 from tests.cli.commands import onecard_here
 from tests.cli.conftest import CARDS, FIRST_CARD, TERMINALS
 
@@ -76,10 +81,70 @@ def test_a_reserved_suite_cannot_be_enrolled(site: Path) -> None:
 def test_cards_are_counted_and_carry_their_opening_balance(site: Path) -> None:
     done = onecard_here("keys", "cards", "-n", 2, "--opening", "12.30", "--json", "--site", site)
     first = FIRST_CARD + CARDS
-    assert done.json == {"first": first, "last": first + 1, "count": 2, "opening_cents": 1230}
+    assert done.json == {
+        "first": first,
+        "last": first + 1,
+        "count": 2,
+        "aes": 2,
+        "memory": 0,
+        "pboc": 0,
+        "opening_cents": 1230,
+    }
     assert onecard_here("ledger", "card", "issue", "--json", "--site", site).json["issued"] == 2
     shown = onecard_here("ledger", "card", "show", first, "--json", "--site", site).json
     assert shown["mirror_cents"] == 1230
+
+
+def test_cards_of_three_kinds_are_made_and_issued_by_kind(site: Path) -> None:
+    made = ("keys", "cards", "-n", 6, "--memory", 2, "--pboc", 3, "--opening", "5.00")
+    done = onecard_here(*made, "--json", "--site", site)
+    first = FIRST_CARD + CARDS
+    assert (done.json["first"], done.json["aes"], done.json["memory"], done.json["pboc"]) == (first, 1, 2, 3)
+    lines = [json.loads(line) for line in (site / "cards" / "register.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines[-6:]] == [1, 2, 2, 3, 3, 3]
+    assert {name for line in lines for name in line} == {
+        *("number", "uid", "kind", "key_version", "group", "opening_cents")
+    }, "no key leaves with the register"
+    cards = {card.number: card for card in load_cards(Host({}).simulator(site))}
+    assert [kind_of(cards[first + offset]) for offset in range(6)] == [line["kind"] for line in lines[-6:]]
+    assert {card.balance_cents for number, card in cards.items() if number >= first} == {500}
+    assert [cards[line["number"]].uid.hex() for line in lines] == [line["uid"] for line in lines]
+    assert onecard_here("ledger", "card", "issue", "--json", "--site", site).json["issued"] == 6
+    shown = onecard_here("ledger", "card", "show", first + 1, "--json", "--site", site).json
+    assert (shown["kind"], shown["mirror_cents"]) == (2, 500)
+
+
+def test_the_ledger_can_derive_a_purses_tac_key_and_no_sam_can(site: Path) -> None:
+    assert onecard_here("keys", "cards", "--pboc", 1, "--site", site).code == 0
+    [*_, card] = load_cards(Host({}).simulator(site))
+    assert isinstance(card, PbocCardImage)
+    held = {name: KeyFile.named(site / "secrets", name).open().keys for name in ("ledger", "sam", "load", "frontend")}
+    assert pboc_key(held["ledger"]["pboc_tac_master.1"], card.uid) == card.keys.tac
+    assert pboc_key(held["load"]["pboc_load_master.1"], card.uid) == card.keys.load
+    tac, load = held["ledger"]["pboc_tac_master.1"], held["load"]["pboc_load_master.1"]
+    assert not {tac, held["ledger"]["tac_master.1"]} & {*held["sam"].values(), *held["load"].values()}
+    assert load not in held["sam"].values()
+    assert held["load"]["memory_purse_b_master.1"] not in held["sam"].values()
+    assert not {*held["sam"].values(), *held["load"].values(), tac} & set(held["frontend"].values())
+
+
+def test_more_of_a_kind_than_cards_is_a_usage_error(site: Path) -> None:
+    before = (site / "cards" / "register.jsonl").read_bytes()
+    done = onecard_here("keys", "cards", "-n", 3, "--memory", 2, "--pboc", 2, "--site", site)
+    assert done.code == 2
+    assert "do not fit into --count 3" in done.err
+    assert (site / "cards" / "register.jsonl").read_bytes() == before
+
+
+def test_a_site_from_before_a_kind_says_that_it_has_no_masters(site: Path) -> None:
+    file = KeyFile.named(site / "offline", "cards")
+    contents = file.open()
+    del contents.keys["pboc_tac_master.1"]
+    file.write(contents)
+    done = onecard_here("keys", "cards", "--pboc", 1, "--site", site)
+    assert done.code == 4
+    assert "no PBOC cards here" in done.err
+    assert "pboc_tac_master.1" in done.err
 
 
 @pytest.mark.parametrize("text", ["1.5", "-1", "1,50", "1.234", "", "ten"])

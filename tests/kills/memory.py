@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from protocol.cards.image import AesCardImage
+from terminal_sim.card_kinds import Card, counter_of
 from terminal_sim.flash import SECTOR_BYTES, Backing, VirtualFlash
 from terminal_sim.population import CardShelf, Chips
 from tests.kills.traps import Moment, Trap
@@ -71,11 +71,11 @@ class _TrappedCards(CardShelf):
         self._memory = memory
         self._inner = inner
 
-    def load(self, number: int) -> AesCardImage:
+    def load(self, number: int) -> Card:
         return self._inner.load(number)
 
-    def save(self, image: AesCardImage) -> None:
-        has_paid = image.counter != self._inner.load(image.number).counter
+    def save(self, image: Card) -> None:
+        has_paid = counter_of(image) != counter_of(self._inner.load(image.number))
         self._inner.save(image)
         if has_paid:
             self._trap.passes(Moment.CARD, "a card has paid, nobody has noted anything")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocol.cards import pboc_macs as macs
 from protocol.cards.des import des3_block, des3_mac, des_mac, diversified, folded
-from protocol.errors import OutOfRange
+from protocol.errors import Malformed, OutOfRange
 from tests.oracle import pboc as oracle
 from tests.source_tree import modules_of
 
@@ -42,6 +42,31 @@ def test_the_six_published_values() -> None:
     type_ = macs.TransactionType.PASSBOOK_LOAD
     assert macs.load_mac1(load, 0, AMOUNT, type_, TERMINAL).hex() == "2988ae5a"
     assert macs.load_mac2(load, AMOUNT, type_, TERMINAL, LOADED).hex() == "3a845bf0"
+
+
+@given(st.integers(0, 253_402_300_799_999))
+def test_the_clock_under_a_tac_comes_back_in_whole_seconds(clock_ms: int) -> None:
+    moment = macs.pboc_moment(clock_ms)
+    assert macs.clock_of_moment(moment) == clock_ms // 1000 * 1000
+    assert macs.pboc_moment(macs.clock_of_moment(moment)) == moment
+
+
+def test_moments_of_a_card_that_are_none_are_malformed() -> None:
+    assert macs.clock_of_moment(PURCHASED) == 1_330_523_460_000
+    wrong_length = ("", "201202291351", "2012022913510001")
+    no_moments = ("20120230135100", "20120229245100", "2012022913510a", "19691231235959", "ff" * 7)
+    for bad in (*wrong_length, *no_moments):
+        with pytest.raises(Malformed):
+            macs.clock_of_moment(bytes.fromhex(bad))
+
+
+@given(moments)
+def test_no_seven_bytes_of_a_card_raise_anything_else(moment: bytes) -> None:
+    try:
+        clock_ms = macs.clock_of_moment(moment)
+    except Malformed:
+        return
+    assert macs.pboc_moment(clock_ms) == moment
 
 
 def test_the_published_values_by_the_second_computation() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,17 @@ PURCHASE_IGNORED = (*range(2, 3), *range(4, 40), 71, *range(80, 96))  # head fie
 )
 def test_hostile_bytes_of_a_record_raise_nothing_but_remote_errors(body: Purchase, ignored: tuple[int, ...]) -> None:
     HostileKit(chain(body), decode_body, bytes_max=112, ignored=ignored, length_fields=[(1, 1)]).run_all()
+
+
+def test_a_completions_reference_is_its_last_eight_bytes() -> None:
+    (data,) = (bytes.fromhex(case["bytes"]) for case in RECORDS if case["name"].startswith("completion"))
+    completion = decode_body(data)
+    assert isinstance(completion, Completion)
+    assert completion.reference == 0
+    referring = replace(completion, reference=1_772_438_400_000).encode()
+    assert referring[:-8] == completion.encode()[:-8]
+    assert referring[-8:].hex() == "0000019cad8fac00"
+    assert Completion.decode(referring).reference == 1_772_438_400_000
 
 
 def test_hostile_bytes_of_a_completion_raise_nothing_but_remote_errors() -> None:

@@ -15,6 +15,7 @@ from protocol.mac import MacKey
 from protocol.registry import EnrolledTerminal, Registry
 from protocol.sam import SoftwareSam, TerminalMasters
 from protocol.signed import SoftwareSigner, issue_certificate
+from terminal_sim.card_kinds import Card, kind_of
 from terminal_sim.provisioning import TerminalSecrets
 from tests.simulation.world import EPOCH_MS
 
@@ -113,13 +114,13 @@ class SiteKeys:
         )
 
 
-def register_entry(image: AesCardImage) -> dict[str, Any]:
+def register_entry(image: Card) -> dict[str, Any]:
     """A card as the ledger's `card_issue` takes it."""
     return {
         "number": image.number,
         "uid": image.uid.hex(),
-        "kind": 1,
+        "kind": int(kind_of(image)),
         "key_version": image.key_version,
-        "group": image.group,
+        "group": 0,
         "opening_cents": image.balance_cents,
     }

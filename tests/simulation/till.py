@@ -118,9 +118,17 @@ class Till:
         """One sale; None: no power, or it went during the tap, and nobody was told anything."""
         if self.terminal is None:
             return None
-        field = CardField(self._cards, card, self.host, disturbance=disturbance, on_write=self._oracle.card_written)
+        terminal = self.terminal
+        field = CardField(
+            self._cards,
+            card,
+            self.host,
+            disturbance=disturbance,
+            on_write=self._oracle.card_written,
+            payee=lambda: terminal.charging,
+        )
         try:
-            result = self.terminal.tap(field, amount_cents)
+            result = terminal.tap(field, amount_cents)
         except PowerCut:
             self.host.world.count_fault("cut_in_tap")
             self.power_cut()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from protocol.codes import ListForm, Medium, Suite, TerminalClass, TerminalKind
+from protocol.cards.memory_layout import Application
+from protocol.codes import CardKind, ListForm, Medium, Suite, TerminalClass, TerminalKind
 from protocol.deny_list import DenyList
 from protocol.handshake import Hello
 from protocol.keys import link_key, seal_key
@@ -20,17 +21,20 @@ from protocol.records import read_head, walk
 from protocol.registry import EnrolledTerminal, Registry
 from protocol.session import Established, FrontEndSession
 from protocol.signed import SoftwareSigner
+from terminal_sim.card_kinds import MemoryCard
 from terminal_sim.play import Asked, Circumstances, Play
-from terminal_sim.population import SimPlace
+from terminal_sim.population import MEMORY_IMAGES_FILE, PBOC_IMAGES_FILE, SimPlace
 from tests.simulation.world import Host, World
 from tests.terminal_sim.kit import (
     AUTHENTICATE_MASTER,
     DEBIT_MASTER,
     LINK_MASTER,
+    PBOC_MASTERS,
     ROOT_SEED,
     SEAL_MASTER,
+    SECTOR_MASTERS,
     SITE,
-    card_image,
+    card_of,
     ledger_certificate,
     no_log,
     signed_list,
@@ -43,8 +47,16 @@ FIRST_CARD: Final = 1000
 RUN_MS_MAX: Final = 600_000
 
 
-def make_place(directory: Path, *, terminals: int = 4, cards: int = 40, balance_cents: int = 1_000_000) -> SimPlace:
-    """Registry, card images and key files, as `onecard keys` would make them."""
+def make_place(
+    directory: Path,
+    *,
+    terminals: int = 4,
+    cards: int = 40,
+    memory: int = 0,
+    pboc: int = 0,
+    balance_cents: int = 1_000_000,
+) -> SimPlace:
+    """Registry, card images and key files, as `onecard keys` would make them; AES cards first."""
     registry = Registry(SITE)
     keys: dict[str, bytes] = {}
     for number in range(FIRST, FIRST + terminals):
@@ -59,14 +71,26 @@ def make_place(directory: Path, *, terminals: int = 4, cards: int = 40, balance_
         "sam": Keystore(
             "sam",
             SITE,
-            {"card_authenticate_master.1": AUTHENTICATE_MASTER, "card_debit_master.1": DEBIT_MASTER},
+            {
+                "card_authenticate_master.1": AUTHENTICATE_MASTER,
+                "card_debit_master.1": DEBIT_MASTER,
+                "memory_purse_a_master.1": SECTOR_MASTERS[Application.PURSE].a,
+                **{f"pboc_{name}_master.1": PBOC_MASTERS[name] for name in ("internal", "purchase", "maintenance")},
+            },
             {},
         ),
     }
     directory.mkdir(exist_ok=True)
     (directory / "registry.json").write_bytes(registry.dump())
-    images = [card_image(FIRST_CARD + index, balance_cents=balance_cents) for index in range(cards)]
-    (directory / "images.bin").write_bytes(b"".join(image.encode() for image in images))
+    shares = {CardKind.AES: cards - memory - pboc, CardKind.MEMORY: memory, CardKind.PBOC: pboc}
+    names = {CardKind.AES: "images.bin", CardKind.MEMORY: MEMORY_IMAGES_FILE, CardKind.PBOC: PBOC_IMAGES_FILE}
+    number = FIRST_CARD
+    for kind, share in shares.items():
+        made = [card_of(kind, each, balance_cents=balance_cents) for each in range(number, number + share)]
+        number += share
+        if made:
+            images = [card.image if isinstance(card, MemoryCard) else card for card in made]
+            (directory / names[kind]).write_bytes(b"".join(image.encode() for image in images))
     return SimPlace(registry=directory / "registry.json", card_images=directory / "images.bin", keystore=stores.get)  # type: ignore[arg-type]  # both names are there
 
 

@@ -8,16 +8,23 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.cards.aes import AesCardImage, CardKeys
-from protocol.codes import ProofSuite, Suite
+from protocol.cards.memory_format import SectorMasters, formatted_image
+from protocol.cards.memory_layout import Application, MemoryFacts
+from protocol.cards.memory_sam import SoftwareMemorySam
+from protocol.cards.pboc_image import PbocCardImage, PbocCardKeys
+from protocol.cards.pboc_macs import pboc_key, pboc_moment, verify_pboc_tac
+from protocol.cards.pboc_sam import PbocTerminalMasters, SoftwarePbocSam
+from protocol.codes import CardKind, ProofSuite, Suite
 from protocol.deny_list import DenyList
 from protocol.keys import card_key, link_key, seal_key
 from protocol.mac import MacKey
 from protocol.ports import Timer
 from protocol.proofs import ChainCheck, genesis_seal, verify_card_proof, verify_chain
-from protocol.records import Completion, Purchase, decode_body, read_head
+from protocol.records import Completion, Purchase, RecordHead, decode_body, read_head
 from protocol.sam import SoftwareSam, TerminalMasters
 from protocol.signed import Certificate, SoftwareSigner, issue_certificate, sign_head
 from terminal_sim.card import CardField, Disturbance, MemoryCards
+from terminal_sim.card_kinds import Card, MemoryCard
 from terminal_sim.errors import RecordGone, SectorDead
 from terminal_sim.firmware import PosTerminal, TapResult
 from terminal_sim.flash import SECTOR_BYTES, VirtualFlash
@@ -34,6 +41,13 @@ SEAL_MASTER: Final = bytes(range(16, 32))
 AUTHENTICATE_MASTER: Final = bytes(range(32, 48))
 DEBIT_MASTER: Final = bytes(range(48, 64))
 TAC_MASTER: Final = bytes(range(64, 80))
+SECTOR_MASTERS: Final = {
+    each: SectorMasters(bytes([0x10 * each + 1] * 16), bytes([0x10 * each + 2] * 16)) for each in Application
+}
+PBOC_MASTERS: Final = {
+    name: bytes(range(start, start + 16))
+    for name, start in (("internal", 0), ("purchase", 16), ("maintenance", 32), ("load", 48), ("tac", 64))
+}
 ROOT_SEED: Final = bytes(range(32))
 LEDGER_SEED: Final = bytes(range(100, 132))
 FIRST_CARD: Final = 1000
@@ -87,6 +101,10 @@ def terminal_secrets(
         merchant=MERCHANT,
         root_public=SoftwareSigner(ROOT_SEED).public_key,
         sam=SoftwareSam({1: TerminalMasters(AUTHENTICATE_MASTER, DEBIT_MASTER)}),
+        memory_sam=SoftwareMemorySam({1: {Application.PURSE: SECTOR_MASTERS[Application.PURSE].a}}),
+        pboc_sam=SoftwarePbocSam(
+            {1: PbocTerminalMasters(*(PBOC_MASTERS[name] for name in ("internal", "purchase", "maintenance")))}
+        ),
         suite=suite,
         proof_suite=proof_suite,
     )
@@ -103,6 +121,24 @@ def card_image(number: int = FIRST_CARD, *, balance_cents: int = OPENING_CENTS, 
         keys=CardKeys(*(card_key(master, uid) for master in masters)),
         balance_cents=balance_cents,
     )
+
+
+def card_of(kind: CardKind, number: int = FIRST_CARD, *, balance_cents: int = OPENING_CENTS) -> Card:
+    """A card of any kind with nothing on its conscience."""
+    uid = b"\x04" + number.to_bytes(6, "big")
+    if kind is CardKind.MEMORY:
+        image = formatted_image(uid, MemoryFacts(number, 1, 156), SECTOR_MASTERS, balance_cents=balance_cents)
+        return MemoryCard(image)
+    if kind is CardKind.PBOC:
+        keys = PbocCardKeys(**{name: pboc_key(master, uid) for name, master in PBOC_MASTERS.items()})
+        return PbocCardImage(uid, number, 1, 156, keys, balance_cents)
+    return card_image(number, balance_cents=balance_cents)
+
+
+def aes_card(bench: Bench, number: int) -> AesCardImage:
+    found = bench.cards.load(number)
+    assert isinstance(found, AesCardImage)
+    return found
 
 
 def ledger_certificate() -> Certificate:
@@ -135,8 +171,10 @@ class Bench:
         self.cards = MemoryCards()
         self.oracle = Oracle({self.secrets.terminal: self.secrets.merchant})
 
-    def issue(self, number: int = FIRST_CARD, *, balance_cents: int = OPENING_CENTS) -> int:
-        image = card_image(number, balance_cents=balance_cents)
+    def issue(
+        self, number: int = FIRST_CARD, *, balance_cents: int = OPENING_CENTS, kind: CardKind = CardKind.AES
+    ) -> int:
+        image = card_of(kind, number, balance_cents=balance_cents)
         self.cards.save(image)
         self.oracle.issued(image)
         return number
@@ -144,10 +182,19 @@ class Bench:
     def boot(self, *, power_on: bool = True) -> PosTerminal:
         if power_on:
             self.flash.power_on()
-        return PosTerminal(self.flash, self.secrets, rtc=self.rtc, random=self.random, log=no_log, layout=self.layout)
+        made = PosTerminal(self.flash, self.secrets, rtc=self.rtc, random=self.random, log=no_log, layout=self.layout)
+        self.terminal = made
+        return made
 
     def field(self, card: int, disturbance: Disturbance | None = None) -> CardField:
-        return CardField(self.cards, card, self.random, disturbance=disturbance, on_write=self.oracle.card_written)
+        return CardField(
+            self.cards,
+            card,
+            self.random,
+            disturbance=disturbance,
+            on_write=self.oracle.card_written,
+            payee=lambda: self.terminal.charging,
+        )
 
     def tap(
         self, terminal: PosTerminal, card: int, amount_cents: int, disturbance: Disturbance | None = None
@@ -188,5 +235,27 @@ def check_chain(terminal: PosTerminal) -> list[bytes]:
         head, body = read_head(record), decode_body(record)
         assert (head.sequence, head.proof_suite) == (first + offset, secrets.proof_suite)
         if isinstance(body, Purchase | Completion):
-            assert verify_card_proof(MacKey(card_key(TAC_MASTER, body.uid)), head, body)
+            assert proof_verifies(head, body), body
     return records
+
+
+def proof_verifies(head: RecordHead, body: Purchase | Completion) -> bool:
+    """Whether the record carries what a card of its kind owes (R4), by this site's masters."""
+    if body.card_kind == CardKind.MEMORY:
+        return isinstance(body, Purchase) and body.proof == bytes(8)
+    if body.card_kind == CardKind.AES:
+        return verify_card_proof(MacKey(card_key(TAC_MASTER, body.uid)), head, body)
+    if isinstance(body, Purchase):
+        who, clock_ms = (head.terminal, head.epoch, head.sequence), head.clock_ms
+    else:
+        who, clock_ms = (body.original_terminal, body.original_epoch, body.original_sequence), body.reference
+    terminal, epoch, sequence = who
+    return verify_pboc_tac(
+        pboc_key(PBOC_MASTERS["tac"], body.uid),
+        body.proof,
+        amount_cents=body.amount_cents,
+        terminal=terminal,
+        epoch=epoch,
+        sequence=sequence,
+        moment=pboc_moment(clock_ms),
+    )

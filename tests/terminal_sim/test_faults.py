@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.codes import CardKind
 from protocol.ports import Stream
 from terminal_sim.faults import (
     CUT_STEPS_MAX,
+    TAP_COMMANDS,
+    TAP_WRITES,
     Chance,
     FaultSpecError,
     NetworkCut,
@@ -88,13 +91,24 @@ def test_the_same_seed_gives_the_same_faults() -> None:
         return [
             chance.victims(3, 50),
             [chance.cut_steps() for _ in range(5)],
-            [chance.disturbance() for _ in range(5)],
+            [chance.disturbance(kind) for kind in CardKind for _ in range(5)],
             chance.stolen_card(1000),
             [chance.thief_terminal(50) for _ in range(5)],
         ]
 
     assert drawn(9) == drawn(9)
     assert drawn(9) != drawn(10)
+
+
+@pytest.mark.parametrize("kind", list(CardKind), ids=lambda kind: kind.name)
+def test_taps_are_torn_at_every_command_and_memory_cards_at_every_byte_of_a_write(kind: CardKind) -> None:
+    chance = Chance(4)
+    drawn = [chance.disturbance(kind) for _ in range(4000)]
+    assert {each.command_index for each in drawn} == set(range(TAP_COMMANDS[kind]))
+    at_writes = sum(each.command_index in TAP_WRITES[kind] for each in drawn)
+    assert at_writes > 2000
+    torn = {each.bytes_written for each in drawn if each.command_index in TAP_WRITES[kind]}
+    assert torn == ({None, *range(17)} if kind is CardKind.MEMORY else {None})
 
 
 def test_victims_are_different_tills_and_never_more_than_there_are() -> None:

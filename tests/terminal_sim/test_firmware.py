@@ -12,6 +12,7 @@ from protocol.codes import AbortReason, ProofSuite, RecordType
 from protocol.list_receiver import Apply
 from protocol.records import Aborted, Completion, Grey, Purchase, decode_body, read_head
 from terminal_sim.card import Disturbance, Effect, Moment
+from terminal_sim.card_kinds import is_torn
 from terminal_sim.dump import dump_flash
 from terminal_sim.errors import PowerCut
 from terminal_sim.firmware import Alarm, Outcome, PosTerminal, Why
@@ -22,6 +23,7 @@ from tests.terminal_sim.kit import (
     OPENING_CENTS,
     TERMINAL,
     Bench,
+    aes_card,
     card_image,
     check_chain,
     flash_layout,
@@ -46,7 +48,7 @@ def test_a_sale_leaves_one_proven_purchase_and_a_confirmed_card() -> None:
     assert (head.boot, head.running_count, head.running_sum_cents) == (1, 1, 850)
     assert isinstance(body, Purchase)
     assert (body.merchant, body.card, body.amount_cents, body.counter) == (MERCHANT, card, 850, 1)
-    assert not bench.cards.load(card).proof_pending
+    assert not is_torn(bench.cards.load(card))
     assert bench.oracle.check_cards(bench.cards) == []
 
 
@@ -97,7 +99,7 @@ def test_a_card_that_gets_no_sale_still_brings_home_the_proof_of_an_earlier_debi
     if turned_away is Why.DENY_LIST:
         terminal.deny_list.memory.perform(Apply(*signed_list(1, [card])))
     else:
-        bench.cards.save(replace(bench.cards.load(card), valid_until_day=10_000))
+        bench.cards.save(replace(aes_card(bench, card), valid_until_day=10_000))
     for completed in (Identity(TERMINAL, 1, 1), None):
         result = bench.tap(terminal, card, 100)
         assert (result.outcome, result.why, result.completed) == (Outcome.REFUSED, turned_away, completed)
@@ -107,7 +109,7 @@ def test_a_card_that_gets_no_sale_still_brings_home_the_proof_of_an_earlier_debi
     assert isinstance(completion, Completion)
     assert refusals == [Aborted(RecordType.PURCHASE, reason, card)] * 2
     assert settle(bench, terminal) == bench.oracle.executed_cents() == 700
-    assert not bench.cards.load(card).proof_pending
+    assert not is_torn(bench.cards.load(card))
 
 
 def test_every_refusal_has_its_reason_and_takes_nothing() -> None:
@@ -383,6 +385,16 @@ def test_the_dump_says_what_the_firmware_knows() -> None:
             "owed": None,
             "records_by_type": {"01": 50, "07": 1},
             "merchants": {"9": {"count": 51, "cents": 570, "grey_cents": 70}},
+            "greys": [
+                {
+                    "sequence": 51,
+                    "clock_ms": bench.clock.now_ms(),
+                    "card": card,
+                    "card_kind": 1,
+                    "amount_cents": 70,
+                    "counter_before": 50,
+                }
+            ],
             "running_count": 51,
             "running_sum_cents": 570,
         }

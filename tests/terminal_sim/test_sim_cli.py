@@ -206,7 +206,7 @@ def make_site(directory: Path, *, terminals: int = 3, cards: int = 30) -> Path:
     for arguments in (
         ("init", "--site", site),
         ("enrol", "--terminals", terminals, "--site", site),
-        ("cards", "--count", cards, "--opening", "500.00", "--site", site),
+        ("cards", "--count", cards, "--memory", 10, "--pboc", 10, "--opening", "500.00", "--site", site),
     ):
         done = onecard_here("keys", *arguments)
         assert done.code == 0, done.err
@@ -239,6 +239,12 @@ def test_a_real_fleet_is_killed_continued_and_drained_by_a_real_front_end(tmp_pa
         assert figures["taps_made"] == 300
         assert figures["records_created"] == figures["records_acknowledged"] == figures["flash"]["records"]
         assert server.stop() == 0
+    assert {card["kind"] for card in json.loads((dump / "cards.json").read_text())["cards"]} == {
+        "aes",
+        "memory",
+        "pboc",
+    }
+    assert figures["torn_cards"]["count"] == 0
     assert (dump / "report.html").stat().st_size > 5000
     totals = onecard_here("spool", "totals", "--site", site, "--json")
     assert totals.code == 0, totals.err
