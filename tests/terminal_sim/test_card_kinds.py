@@ -32,8 +32,11 @@ from terminal_sim.card_kinds import (
 from terminal_sim.errors import FlashMisuse, PowerCut
 from terminal_sim.faults import TAP_COMMANDS, TAP_WRITES
 from terminal_sim.firmware import Outcome, PosTerminal, Why
+from terminal_sim.oracle import Executed, Oracle
+from terminal_sim.truth import Truth
 from tests.terminal_sim.kit import (
     FIRST_CARD,
+    MERCHANT,
     OPENING_CENTS,
     TERMINAL,
     Bench,
@@ -312,3 +315,41 @@ def test_a_memory_card_that_pays_unseen_is_found_by_the_oracle() -> None:
     field._payee = None
     bench.boot().tap(field, FIRST)
     assert bench.oracle.faults == ["card …1000: a debit without its proof"]
+
+
+# -- what a killed simulator still knows
+
+
+@EVERY_KIND
+def test_a_debit_that_only_the_card_remembers_is_found_again(kind: CardKind) -> None:
+    bench = Bench()
+    card = bench.issue(kind=kind)
+    field = bench.field(card)
+    field._on_write = None  # killed between the card's write and the note of it
+    bench.boot().tap(field, FIRST)
+    truth = Truth(bench.oracle, None)
+    assert bench.oracle.executed == {}
+    truth.reconcile(bench.cards)
+    assert bench.oracle.executed == {Identity(TERMINAL, 1, 1): Executed(card, FIRST, MERCHANT)}
+    assert bench.oracle.check_cards(bench.cards) == []
+
+
+def test_torn_cards_and_what_they_showed_later_outlive_the_simulator(tmp_path: Path) -> None:
+    path = tmp_path / "truth.bin"
+    bench = Bench()
+    memory, dark = bench.issue(kind=CardKind.MEMORY), bench.issue(FIRST_CARD + 1, kind=CardKind.PBOC)
+    terminal = bench.boot()
+    truth = Truth(Oracle({TERMINAL: MERCHANT}), path)
+    backup = Disturbance(TAP_WRITES[CardKind.MEMORY][1], Moment.AFTER_WRITE)
+    truth.answered(TERMINAL, 1, terminal.tap(bench.field(memory, backup), FIRST))
+    truth.tap_interrupted(Identity(TERMINAL, 1, 2), card=dark)
+    truth.close()
+    torn = {memory: Identity(TERMINAL, 1, 1), dark: Identity(TERMINAL, 1, 2)}
+    truth = Truth(Oracle({TERMINAL: MERCHANT}), path)
+    assert (truth.torn, truth.found, truth.taps_done, truth.interrupted) == (torn, {}, 2, 1)
+    for card in (memory, dark):
+        truth.answered(TERMINAL, 1, terminal.check(bench.field(card)), unplanned=True)
+    truth.close()
+    truth = Truth(Oracle({TERMINAL: MERCHANT}), path)
+    assert (truth.torn, truth.found, truth.taps_done) == ({}, {Identity(TERMINAL, 1, 1): 1}, 2)
+    truth.close()
