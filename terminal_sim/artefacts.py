@@ -27,12 +27,12 @@ from protocol.records import read_head
 from terminal_sim.card_kinds import counter_of, is_torn, kind_of
 from terminal_sim.dump import dump_flash
 from terminal_sim.errors import SimError
+from terminal_sim.flash import VirtualFlash
 from terminal_sim.fleet import Fleet
 from terminal_sim.greys import WAITING, judged, left_on_cards
 from terminal_sim.layout import FlashLayout
-from terminal_sim.population import Chips
+from terminal_sim.population import Chips, Seat
 from terminal_sim.ring import Ring
-from terminal_sim.till import Till
 
 SCHEMA: Final = 1
 TERMINALS_FILE: Final = "terminals.json"
@@ -123,7 +123,9 @@ def write_artefacts(
 ) -> dict[str, Any]:
     """Dump a fleet that is shut down; returns what sim.json holds, with the oracle's verdict and the flash totals."""
     flash = FlashTotals()
-    terminals = (_terminal(till, chips, flash) for till in fleet.tills)
+    devices = [(till.seat, till.chip, till.boots) for till in fleet.tills]
+    devices += [(seat, chip, 0) for seat, chip in fleet.retired]
+    terminals = (_terminal(seat, chips.chip(chip), boots, flash) for seat, chip, boots in devices)
     if directory is None:
         for _ in terminals:
             pass
@@ -169,11 +171,11 @@ def write_artefacts(
     return sim | {"oracle": verdict}
 
 
-def _terminal(till: Till, chips: Chips, flash: FlashTotals) -> dict[str, Any]:
-    secrets = till.seat.secrets
-    dumped = dump_flash(chips.chip(till.index), secrets.terminal)
+def _terminal(seat: Seat, chip: VirtualFlash, boots: int, flash: FlashTotals) -> dict[str, Any]:
+    secrets = seat.secrets
+    dumped = dump_flash(chip, secrets.terminal)
     flash.add(dumped)
-    return {"name": till.seat.name, "merchant": secrets.merchant, "epoch": secrets.epoch, "boots": till.boots} | dumped
+    return {"name": seat.name, "merchant": secrets.merchant, "epoch": secrets.epoch, "boots": boots} | dumped
 
 
 def _cards(fleet: Fleet) -> Iterator[dict[str, Any]]:
@@ -253,13 +255,16 @@ def _types_in_flash(fleet: Fleet, chips: Chips, identities: Iterable[Identity]) 
     for identity in identities:
         by_terminal.setdefault(identity.terminal, []).append(identity)
     found: dict[Identity, int] = {}
-    for till in fleet.tills:
-        wanted = by_terminal.get(till.number)
+    devices = [(till.seat, till.chip) for till in fleet.tills] + fleet.retired
+    for seat, index in devices:
+        wanted = by_terminal.get(seat.secrets.terminal)
         if not wanted:
             continue
-        chip = chips.chip(till.index)
+        chip = chips.chip(index)
         ring = Ring(chip, FlashLayout(chip.size_bytes).ring)
         for identity in wanted:
+            if identity.epoch != seat.secrets.epoch:
+                continue
             try:
                 found[identity] = read_head(ring.read(identity.epoch, identity.sequence)).type
             except SimError:

@@ -3,6 +3,8 @@
     {"verb": "status"}                                   the figures of `progress`
     {"verb": "thief", "card": 1000007, "rate": 10}       the card is stolen: tapped at random tills from now on
     {"verb": "cut", "seconds": 5, "swallow": false}      the network goes (swallow: bytes vanish instead)
+    {"verb": "replace", "terminal": 1003}                the device seals its last record, drains and goes dark …
+    {"verb": "install", "terminal": 1003}                … and after `onecard keys replace` the new one boots
     {"verb": "stop"}                                     sell no more; drain, dump, finish
 
 An answer is `{"ok": true, …}` or `{"ok": false, "error": "…"}`. The socket has mode 0600.
@@ -13,7 +15,9 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from protocol.errors import ProtocolError
 from protocol.ports import Listener, Network, Stream
+from terminal_sim.errors import SimError
 from terminal_sim.run import Run
 
 LINE_BYTES_MAX: Final = 4096
@@ -64,7 +68,18 @@ class ControlSocket:
                 return _no(f"card must be a card number, rate a whole number from 1 to {RATE_MAX}")
             why_not = self.run.steal(card, rate)
             return {"ok": True} if why_not is None else _no(why_not)
-        return _no("verbs are status, thief, cut, stop")
+        if verb in {"replace", "install"}:
+            return self._device(verb, request.get("terminal"))
+        return _no("verbs are status, thief, cut, replace, install, stop")
+
+    def _device(self, verb: str, terminal: object) -> dict[str, Any]:
+        if type(terminal) is not int:
+            return _no("terminal must be a terminal's number")
+        try:
+            why_not = self.run.replace(terminal) if verb == "replace" else self.run.install(terminal)
+        except (SimError, ProtocolError, OSError) as error:  # registry or key file
+            return _no(str(error))
+        return {"ok": True} if why_not is None else _no(why_not)
 
     def _cut(self, request: dict[str, Any]) -> dict[str, Any]:
         seconds = request.get("seconds")

@@ -8,6 +8,8 @@
     power:at=30%,terminals=3,seconds=1   that many tills lose power in the middle of a flash operation, and boot again
     torn:every=500                       every so many taps the card is pulled away, or silent, in the dialogue;
                                          a memory card's block may be part written then
+    full:at=30%                          one till's cable is pulled and every customer comes to it, until its memory (a
+                                         small one) is full; then it is plugged in again
     thief:card=1000007,at=55%,rate=10    from then on that card is tapped at random tills (card=any: one from the seed)
 
 `at` is a share of the selling time (40%) or a moment of it (12s). Faults act on the seams (network, flash, card),
@@ -87,13 +89,19 @@ class Thief:
     """None: until selling ends."""
 
 
-Fault = NetworkCut | PowerCuts | TornTaps | Thief
+@dataclass(frozen=True, slots=True)
+class FillMemory:
+    at: When
+
+
+Fault = NetworkCut | PowerCuts | TornTaps | FillMemory | Thief
 
 _KEYS: Final[dict[str, dict[str, bool]]] = {
     "cut": {"at": True, "seconds": True},
     "blackhole": {"at": True, "seconds": True},
     "power": {"at": True, "terminals": True, "seconds": False},
     "torn": {"every": True},
+    "full": {"at": True},
     "thief": {"card": True, "at": True, "rate": False, "seconds": False},
 }
 """Kind → key → whether it must be given."""
@@ -132,6 +140,8 @@ def _built(kind: str, values: dict[str, str], part: str) -> Fault:
     if kind == "torn":
         return TornTaps(_whole(values["every"], "every", EVERY_MAX, part))
     at = _when(values["at"], part)
+    if kind == "full":
+        return FillMemory(at)
     if kind == "power":
         terminals = _whole(values["terminals"], "terminals", TERMINALS_MAX, part)
         return PowerCuts(at, terminals, _ms(values.get("seconds", "1"), part))
@@ -207,6 +217,10 @@ class Chance:
             return Disturbance(command, moment, effect)
         remainder = Remainder.ERASED if draws.below(2) else Remainder.OLD
         return Disturbance(command, Moment.AFTER_WRITE, effect, draws.below(BLOCK_BYTES + 1), remainder)
+
+    def fillable(self, terminals: int) -> int:
+        """Index of the till with a small memory; the same whenever it is asked."""
+        return Draws(self.seed, "full").below(terminals)
 
     def victims(self, count: int, terminals: int) -> list[int]:
         """Which tills lose power: indexes, each once."""

@@ -138,6 +138,13 @@ class Figures:
         self.acknowledged_total += acknowledged - track.acknowledged
         track.created, track.acknowledged, track.next = created, acknowledged, next_sequence
 
+    def replaced(self, terminal: int) -> None:
+        """Another device begins at sequence 1; what the old one made and sent stays counted."""
+        track = self._tracks[terminal]
+        track.created = track.acknowledged = track.drains_to = 0
+        track.live_first, track.live_last = 1, 0
+        track.pending.clear()
+
     def tapped(self, late_ms: int) -> None:
         """A planned tap has been made, so many ms after its moment."""
         self.lateness.add(late_ms)

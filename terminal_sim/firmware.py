@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Final
 
 from protocol.cards.apdu import CardFacts, Identity
+from protocol.codes import EndReason
 from protocol.ports import Log, Random
+from protocol.record_bodies import EndOfEpoch
 from terminal_sim.errors import MemoryLost, RingFull
 from terminal_sim.flash import VirtualFlash
 from terminal_sim.layout import FlashLayout
@@ -59,8 +61,11 @@ class PosTerminal:
         rtc.boot()
         self.deny_list = DenyList(flash, layout, site=secrets.site, root_public=secrets.root_public)
         self.memory: Memory | None = None
+        self.is_retired = False
+        """The epoch's last record is written."""
         try:
             self.memory = Memory(flash, layout, secrets)
+            self.is_retired = self.memory.has_ended
             self._recover()
             self.boot_number = self.memory.begin_boot()
         except MemoryLost as error:
@@ -101,9 +106,28 @@ class PosTerminal:
         """
         return self._run(card, 0)
 
-    def _run(self, card: CardReader, amount_cents: int) -> TapResult:
+    def retire(self, reason: EndReason) -> bool:
+        """Seal the last record of this epoch and serve nobody any more; False: it cannot be written now (R11)."""
         memory = self.memory
         if memory is None:
+            return False
+        self._recover()
+        if memory.open_entry is not None:
+            return False
+        if not self.is_retired:
+            body, rtc = EndOfEpoch(reason), self.rtc
+            try:
+                self.made(
+                    memory.write_plain(body, boot=self.boot_number, uptime_ds=rtc.uptime_ds(), clock_ms=rtc.now_ms())
+                )
+            except RingFull:
+                return False
+            self.is_retired = True
+        return True
+
+    def _run(self, card: CardReader, amount_cents: int) -> TapResult:
+        memory = self.memory
+        if memory is None or self.is_retired:
             return TapResult(Outcome.REFUSED, Why.NOT_READY, amount_cents)
         self._recover()
         if memory.open_entry is not None or self.memory_full:

@@ -19,6 +19,7 @@ from terminal_sim.draws import Draws
 from terminal_sim.errors import PowerCut
 from terminal_sim.faults import Chance, NetworkCut, PowerCuts
 from terminal_sim.figures import Figures, SessionNote
+from terminal_sim.incidents import FullMemory
 from terminal_sim.load import PlannedTap
 from terminal_sim.outage import FaultyNetwork
 from terminal_sim.outcome import Outcome, TapResult
@@ -68,9 +69,13 @@ class Fleet:
         """Numbers of cards whose owner no longer has them."""
         self._clock = clock
         self._random = random
-        self._note = note
+        self.note = note
         self._chips = chips
-        self._is_over = False
+        self._chips_used = len(seats)
+        self.retired: list[tuple[Seat, int]] = []
+        """Devices that were replaced, with the index of their chip."""
+        self._filling: FullMemory | None = None
+        self.is_over = False
         self._dark_ms = DARK_MS_USUAL
         self._network_faults = 0
         self.figures = Figures(clock, [seat.secrets.terminal for seat in seats], on_session=on_session)
@@ -92,7 +97,7 @@ class Fleet:
         def some() -> None:
             for _ in range(BOOTS_PER_TURN):
                 till = next(waiting, None)
-                if till is None or self._is_over:
+                if till is None or self.is_over:
                     done()
                     return
                 till.switch_on()
@@ -102,26 +107,27 @@ class Fleet:
 
     def shut_down(self) -> None:
         """Every till off, for good; what they hold is in their chips."""
-        self._is_over = True
+        self.is_over = True
         for till in self.tills:
             till.switch_off()
 
     def _went_dark(self, till: Till) -> None:
         self.count_fault("power")
-        self._note("till_dark", terminal=till.number)
-        if not self._is_over:
+        self.note("till_dark", terminal=till.number)
+        if not self.is_over:
             dark_ms = self.chance.dark_ms(self._dark_ms)
             self._clock.call_at(self._clock.monotonic_ms() + dark_ms, lambda: self._back(till))
 
     def _back(self, till: Till) -> None:
-        if not self._is_over and not till.is_on:
+        if not self.is_over and not till.is_on:
             till.switch_on()
 
     # -- taps
 
     def tap(self, planned: PlannedTap) -> None:
         """One customer of the plan, now."""
-        till = self._till_with_power(planned.terminal)
+        filling = self._filling
+        till = self._till_with_power(planned.terminal if filling is None else filling.wants)
         if till is None:
             self.unserved += 1
             secrets = self.tills[planned.terminal].seat.secrets
@@ -140,7 +146,11 @@ class Fleet:
             disturbance = self.chance.disturbance(kind)
             self.count_fault("torn")
             self.torn_by_kind[kind.name.lower()] = self.torn_by_kind.get(kind.name.lower(), 0) + 1
-        self._tap(till, numbers[card], planned.amount_cents, disturbance=disturbance)
+        result = self._tap(till, numbers[card], planned.amount_cents, disturbance=disturbance)
+        if filling is not None:
+            filling.tapped(result)
+            if filling.is_over:
+                self._filling = None
 
     def _tap(
         self,
@@ -201,6 +211,30 @@ class Fleet:
                 return till
         return None
 
+    # -- incidents
+
+    @property
+    def has_spare_chip(self) -> bool:
+        return self._chips_used < self._chips.count
+
+    def install(self, till: Till, seat: Seat) -> None:
+        """A new device for a terminal whose old one is off; needs a spare chip."""
+        self.retired.append((till.seat, till.chip))
+        till.install(seat, self._chips_used, self._chips.chip(self._chips_used))
+        self._chips_used += 1
+        till.switch_on()
+
+    def fill_memory(self) -> None:
+        """Begin the incident `full` at the till with the small memory."""
+        till = self._till_with_power(self.chance.fillable(len(self.tills)))
+        if till is not None and self._filling is None:
+            self._filling = FullMemory(till, self)
+
+    def stop_filling(self) -> None:
+        if self._filling is not None:
+            self._filling.give_up()
+            self._filling = None
+
     # -- faults
 
     def count_fault(self, kind: str) -> None:
@@ -214,27 +248,27 @@ class Fleet:
             self.network.swallow()
         else:
             self.network.cut()
-        self._note("network_cut", kind="blackhole" if fault.swallow else "cut", seconds=fault.ms / 1000)
+        self.note("network_cut", kind="blackhole" if fault.swallow else "cut", seconds=fault.ms / 1000)
         self._clock.call_at(self._clock.monotonic_ms() + fault.ms, self._network_back)
 
     def _network_back(self) -> None:
         self._network_faults -= 1
-        if self._network_faults == 0 and not self._is_over:
+        if self._network_faults == 0 and not self.is_over:
             self.network.restore()
-            self._note("network_back", backlog=self.figures.backlog)
+            self.note("network_back", backlog=self.figures.backlog)
 
     def cut_power(self, fault: PowerCuts) -> None:
         """Some tills lose power in the middle of their next flash operations."""
         self._dark_ms = fault.ms
         victims = [self.tills[index] for index in self.chance.victims(fault.terminals, len(self.tills))]
-        self._note("power_cut", terminals=[till.number for till in victims])
+        self.note("power_cut", terminals=[till.number for till in victims])
         for till in victims:
             till.cut_soon(self.chance.cut_steps(), self.chance.cut_bits())
         boots = {till.index: till.boots for till in victims}
 
         def the_idle_ones() -> None:
             for till in victims:
-                if not self._is_over and till.boots == boots[till.index]:
+                if not self.is_over and till.boots == boots[till.index]:
                     till.pull_plug()
 
         self._clock.call_at(self._clock.monotonic_ms() + CUT_PATIENCE_MS, the_idle_ones)

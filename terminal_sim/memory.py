@@ -96,6 +96,17 @@ class Memory:
             card_kind=entry.card_kind,
         )
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last record of the epoch is written: no other follows it (R11)."""
+        last = self._journal.last
+        if last is not None and last.entry.sequence == self.next - 1 and last.record_type:
+            return last.record_type == RecordType.END_OF_EPOCH
+        try:
+            return self.next > 1 and self.ring.read(self._secrets.epoch, self.next - 1)[0] == RecordType.END_OF_EPOCH
+        except (SectorDead, RecordGone):
+            return False
+
     def open_sale(self, entry: Entry) -> None:
         """Intent: the entry's sequence is used up when this returns."""
         assert entry.sequence == self.next

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
@@ -18,11 +19,12 @@ from protocol.ports import Clock, Log, Network, Random
 from terminal_sim.artefacts import LiveFiles, write_artefacts
 from terminal_sim.card_kinds import Card
 from terminal_sim.control import ControlSocket
-from terminal_sim.faults import Fault, parse_faults
+from terminal_sim.faults import Chance, Fault, FillMemory, parse_faults
 from terminal_sim.fleet import Fleet
+from terminal_sim.incidents import Reseat
 from terminal_sim.load import Profile, TapPlan
 from terminal_sim.oracle import Oracle
-from terminal_sim.population import CardShelf, Chips, Seat, SetupError, SimPlace, load_cards, load_seats
+from terminal_sim.population import CardShelf, Chips, Seat, SetupError, SimPlace, load_cards, load_seat, load_seats
 from terminal_sim.report import write_report
 from terminal_sim.run import EXIT_DISAGREEMENT, EXIT_DONE, Patience, Run
 from terminal_sim.truth import TRUTH_FILE, Truth
@@ -30,6 +32,7 @@ from terminal_sim.truth import TRUTH_FILE, Truth
 RUN_FILE: Final = "run.json"
 MODE_DIRECTORY: Final = 0o700
 EVENTS_KEPT_MAX: Final = 1_000
+SPARE_DEVICES: Final = 16  # terminals that may be replaced in one run
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -118,7 +121,10 @@ class Play:
         files = ExitStack()
         play = cls(asked, circumstances, faults=faults, seats=seats, files=files)
         with files:
-            play.chips = Chips(dump, chips=len(seats))
+            fills = any(isinstance(one, FillMemory) for one in faults)
+            small = [Chance(asked.seed).fillable(len(seats))] if fills else []
+            play.chips = Chips(dump, chips=len(seats) + SPARE_DEVICES, small=small)
+            play.reseat = partial(load_seat, place)
             files.callback(play.chips.close)
             play.cards = CardShelf(dump, opening)
             files.callback(play.cards.close)
@@ -172,6 +178,7 @@ class Play:
             on_thief=self._live.thief,
             finished=lambda exit_code: world.stop(self._finished(exit_code)),
             checks_cards=given.card_check,
+            reseat=self.reseat,
         )
         if given.control:
             self._control = ControlSocket(given.control, network=world.network, run=run)
@@ -194,6 +201,7 @@ class Play:
     # -- inside
 
     chips: Chips
+    reseat: Reseat
     cards: CardShelf
     truth: Truth
     opening: list[Card]

@@ -11,7 +11,7 @@ Without a directory all of it is memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,8 @@ from protocol.sam import SoftwareSam, TerminalMasters
 from terminal_sim.card import FileCards
 from terminal_sim.card_kinds import ENCODED_BYTES, Card, MemoryCard, kind_of
 from terminal_sim.errors import SimError
-from terminal_sim.flash import FLASH_BYTES_USUAL, FlashFile, MemoryBacking, VirtualFlash
+from terminal_sim.flash import FLASH_BYTES_USUAL, SECTOR_BYTES, FlashFile, MemoryBacking, VirtualFlash
+from terminal_sim.layout import RING_SECTORS_MIN, FlashLayout
 from terminal_sim.provisioning import TerminalSecrets
 
 FLASH_FILE: Final = "flash.bin"
@@ -40,6 +41,9 @@ PBOC_IMAGES_FILE: Final = "images_pboc.bin"
 """Beside the images of AES cards; a site without such cards has no such file."""
 CARD_FILE_BYTES_MAX: Final = 1 << 30
 SAM_CONTEXTS_MAX: Final = 16_384  # two keys a card; 13 MB, shared by the whole fleet
+
+
+SMALL_CHIP_BYTES: Final = (FlashLayout().ring.start + RING_SECTORS_MIN) * SECTOR_BYTES
 
 
 class SetupError(SimError):
@@ -79,6 +83,17 @@ def load_seats(place: SimPlace, terminals: int) -> list[Seat]:
     sams = _Sams.of(place.keystore("sam"))
     root_public = bytes.fromhex(str(store.facts.get("root_public", "")))
     return [_seat(each, registry.site, store, sams, root_public) for each in enrolled[:terminals]]
+
+
+def load_seat(place: SimPlace, terminal: int) -> Seat:
+    """One terminal as the registry names it now. Raises SetupError, OSError, ProtocolError."""
+    registry = Registry.parse(_read(place.registry, "`onecard keys enrol` makes the registry"))
+    entry = registry.get(terminal)
+    if entry is None:
+        raise SetupError(f"terminal {terminal} is not in {place.registry}")
+    store = place.keystore("terminals")
+    root_public = bytes.fromhex(str(store.facts.get("root_public", "")))
+    return _seat(entry, registry.site, store, _Sams.of(place.keystore("sam")), root_public)
 
 
 def _seat(each: EnrolledTerminal, site: int, store: Keystore, sams: _Sams, root_public: bytes) -> Seat:
@@ -164,8 +179,18 @@ def _read(path: Path, remedy: str) -> bytes:
 class Chips:
     """The fleet's flash chips, in one file or in memory."""
 
-    def __init__(self, directory: Path | None, *, chips: int, chip_bytes: int = FLASH_BYTES_USUAL) -> None:
+    def __init__(
+        self,
+        directory: Path | None,
+        *,
+        chips: int,
+        chip_bytes: int = FLASH_BYTES_USUAL,
+        small: Collection[int] = (),
+    ) -> None:
+        """`small`: the chips, by index, with room for a few dozen records only."""
+        self.count = chips
         self._chip_bytes = chip_bytes
+        self._small = frozenset(small)
         self._file: FlashFile | None = None
         if directory is not None:
             self._file = FlashFile(directory / FLASH_FILE, chips=chips, chip_bytes=chip_bytes)
@@ -173,9 +198,10 @@ class Chips:
 
     def chip(self, index: int) -> VirtualFlash:
         """A chip made anew around its cells: what a boot or a dump starts from."""
+        size_bytes = SMALL_CHIP_BYTES if index in self._small else self._chip_bytes
         if self._file is not None:
-            return VirtualFlash(self._chip_bytes, self._file.backing(index))
-        return VirtualFlash(self._chip_bytes, self._memory[index])
+            return VirtualFlash(size_bytes, self._file.backing(index))
+        return VirtualFlash(size_bytes, self._memory[index])
 
     def close(self) -> None:
         if self._file is not None:

@@ -18,6 +18,7 @@ from protocol.cards.memory_purse import Repair
 from protocol.ports import Clock
 from terminal_sim.faults import THIEF_RATE_USUAL, Fault, NetworkCut, When
 from terminal_sim.fleet import Fleet
+from terminal_sim.incidents import Replacements, Reseat
 from terminal_sim.load import TapPlan
 from terminal_sim.outcome import Outcome, TapResult
 from terminal_sim.selling import Selling, ThiefNote
@@ -97,7 +98,9 @@ class Run:
         on_thief: ThiefNote,
         finished: Callable[[int], None],
         checks_cards: bool = True,
+        reseat: Reseat | None = None,
     ) -> None:
+        self.replacements = Replacements(fleet, clock, reseat)
         self.checks = CheckTotals(asked=checks_cards)
         self._unchecked: deque[tuple[int, int]] = deque()
         """Cards, and how often a till has refused each."""
@@ -172,6 +175,14 @@ class Run:
         self.selling.begin_theft(card, rate=rate)
         return None
 
+    def replace(self, terminal: int) -> str | None:
+        """Take a device out of service; a sentence says why not."""
+        return self.replacements.retire(terminal)
+
+    def install(self, terminal: int) -> str | None:
+        """Put the new device in its place; a sentence says why not."""
+        return self.replacements.install(terminal)
+
     def cut(self, ms: int, *, swallow: bool) -> None:
         self.fleet.cut_network(NetworkCut(When(), ms, swallow))
 
@@ -200,6 +211,7 @@ class Run:
     def _sold_out(self) -> None:
         now_ms = self._clock.monotonic_ms()
         self.selling_ms = now_ms - self._phase_ms
+        self.fleet.stop_filling()
         self._enter(Phase.CHECKING)
         self.note("selling_finished", **self.figures())
         if self.checks.asked:
@@ -231,7 +243,7 @@ class Run:
 
     def _look_draining(self) -> None:
         now_ms = self._clock.monotonic_ms()
-        owing = [till for till in self.fleet.tills if not till.is_on or till.unacknowledged()]
+        owing = [till for till in self.fleet.tills if not till.is_retired and (not till.is_on or till.unacknowledged())]
         hopeless = bool(owing) and all(till.is_stuck for till in owing)
         if owing and not hopeless and now_ms < self._deadline_ms:
             look_ms = max(LOOK_MS, len(self.fleet.tills) // TILLS_PER_LOOK_MS)

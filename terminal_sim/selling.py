@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final
 
 from protocol.ports import Clock, Timer
-from terminal_sim.faults import THIEF_AMOUNT_CENTS, Fault, NetworkCut, PowerCuts, Thief, TornTaps
+from terminal_sim.faults import THIEF_AMOUNT_CENTS, Fault, FillMemory, NetworkCut, PowerCuts, Thief, TornTaps
 from terminal_sim.fleet import Fleet, Note
 from terminal_sim.load import PlannedTap, TapPlan
 
@@ -145,6 +145,8 @@ class Selling:
             self._fleet.cut_network(fault)
         elif isinstance(fault, PowerCuts):
             self._fleet.cut_power(fault)
+        elif isinstance(fault, FillMemory):
+            self._fleet.fill_memory()
         elif isinstance(fault, Thief):
             numbers = self._fleet.card_numbers
             card = fault.card or numbers[self._fleet.chance.stolen_card(len(numbers))]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.codes import EndReason
 from protocol.ports import Clock, Log, Network, Random
 from terminal_sim.draws import Draws
 from terminal_sim.errors import PowerCut
@@ -40,7 +41,20 @@ class Surroundings:
 class Till:
     """`went_dark` is told of every loss of power; the owner decides when it comes back."""
 
-    __slots__ = ("_shared", "_went_dark", "boots", "flash", "index", "rtc", "seat", "terminal", "uplink")
+    __slots__ = (
+        "_shared",
+        "_went_dark",
+        "boots",
+        "chip",
+        "flash",
+        "index",
+        "is_plugged_in",
+        "is_retired",
+        "rtc",
+        "seat",
+        "terminal",
+        "uplink",
+    )
 
     def __init__(
         self,
@@ -53,6 +67,11 @@ class Till:
         went_dark: Callable[[Till], None],
     ) -> None:
         self.index = index
+        self.chip = index
+        """Index of its flash chip; that of a replaced device is another."""
+        self.is_plugged_in = True
+        self.is_retired = False
+        """Out of service for good, and drained."""
         self.seat = seat
         self.flash = flash
         self.boots = 0
@@ -94,14 +113,17 @@ class Till:
         self.boots += 1
         terminal = PosTerminal(self.flash, self.seat.secrets, rtc=self.rtc, random=shared.random, log=shared.log)
         self.terminal = terminal
-        if terminal.memory is not None:
-            rings = terminal.memory.ring.epochs.values()
-            shared.figures.booted(
-                self.number,
-                created=sum(marks.next - 1 for marks in rings),
-                acknowledged=sum(marks.acknowledged for marks in rings),
-                next_sequence=terminal.memory.next,
-            )
+        self._count_records()
+        if self.is_plugged_in:
+            self.plug()
+
+    def plug(self) -> None:
+        """The cable is in: connect, if there is power."""
+        self.is_plugged_in = True
+        terminal, shared = self.terminal, self._shared
+        if terminal is None or self.uplink is not None:
+            return
+        self._count_records()  # none was observed while there was no uplink
         self.uplink = Uplink(
             terminal,
             addresses=shared.addresses,
@@ -113,6 +135,39 @@ class Till:
             on_power_cut=self._dark,
         )
         self.uplink.start()
+
+    def _count_records(self) -> None:
+        memory = self.terminal.memory if self.terminal is not None else None
+        if memory is not None:
+            rings = memory.ring.epochs.values()
+            self._shared.figures.booted(
+                self.number,
+                created=sum(marks.next - 1 for marks in rings),
+                acknowledged=sum(marks.acknowledged for marks in rings),
+                next_sequence=memory.next,
+            )
+
+    def unplug(self) -> None:
+        """The cable is pulled: the terminal lives on by itself."""
+        self.is_plugged_in = False
+        if self.uplink is not None:
+            self.uplink.stop()
+            self.uplink = None
+
+    def retire(self, reason: EndReason) -> bool:
+        """Seal the epoch's last record; False if that is not possible now."""
+        assert self.terminal is not None
+        try:
+            return self.terminal.retire(reason)
+        except PowerCut:
+            self._dark()
+            return False
+
+    def install(self, seat: Seat, chip: int, flash: VirtualFlash) -> None:
+        """Another device takes the place of this one, which is off."""
+        assert self.terminal is None
+        self.seat, self.chip, self.flash, self.is_retired = seat, chip, flash, False
+        self._shared.figures.replaced(self.number)
 
     def tap(self, card: CardReader, amount_cents: int) -> TapResult:
         """Raises PowerCut: the till has gone dark under the card."""

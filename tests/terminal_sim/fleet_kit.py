@@ -45,6 +45,7 @@ FIRST: Final = 4001
 MERCHANTS: Final = 3
 FIRST_CARD: Final = 1000
 RUN_MS_MAX: Final = 600_000
+EPOCH_STEP: Final = 1_000_000
 
 
 def make_place(
@@ -122,6 +123,8 @@ class _Connection:
     def __init__(self, frontend: FleetFrontEnd) -> None:
         self.frontend = frontend
         self.terminal = 0
+        """Its key in `stored`: an epoch apart for the next device under the same number."""
+        self.epoch = 1
         self.floor = 0
         host = frontend.host
         self.stream: Stream | None = None
@@ -136,7 +139,8 @@ class _Connection:
         )
 
     def find_key(self, hello: Hello) -> bytes:
-        self.terminal = hello.terminal
+        self.terminal = hello.terminal + (hello.epoch - 1) * EPOCH_STEP
+        self.epoch = hello.epoch
         return link_key(LINK_MASTER, terminal=hello.terminal, epoch=hello.epoch, key_version=1)
 
     def connected(self, stream: Stream) -> None:
@@ -170,7 +174,7 @@ class _Connection:
         if self.frontend.acknowledges:
             while self.floor + 1 in held:
                 self.floor += 1
-            self.send(Ack(1, self.floor, 0, 4).encode())
+            self.send(Ack(self.epoch, self.floor, 0, 4).encode())
 
     def offer_list(self) -> None:
         if self.frontend.denied:
@@ -275,6 +279,17 @@ class Canteen:
 
     def told(self, event: str) -> list[dict[str, Any]]:
         return [each for each in self.events if each["event"] == event]
+
+
+def enrol_anew(place: SimPlace, terminal: int) -> None:
+    """As `onecard keys replace` does: the next epoch, with keys of its own."""
+    registry = Registry.parse(place.registry.read_bytes())
+    entry = registry.terminals[terminal].re_enrolled(bytes(range(8)))
+    registry.put(entry)
+    keys, epoch = place.keystore("terminals").keys, entry.epoch
+    keys[f"link.{terminal}.{epoch}"] = link_key(LINK_MASTER, terminal=terminal, epoch=epoch, key_version=1)
+    keys[f"seal.{terminal}.{epoch}"] = seal_key(SEAL_MASTER, terminal=terminal, epoch=epoch)
+    place.registry.write_bytes(registry.dump())
 
 
 def asked(**changes: Any) -> Asked:

@@ -56,7 +56,7 @@ def test_a_share_is_of_the_selling_time() -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("cutt:at=40%,seconds=5", "'cutt' is no fault; there are cut, blackhole, power, torn, thief"),
+        ("cutt:at=40%,seconds=5", "'cutt' is no fault; there are cut, blackhole, power, torn, full, thief"),
         ("cut", "cut needs at=, seconds="),
         ("cut:at=40%", "cut needs seconds="),
         ("cut:at=40%,secs=5", "'secs=5' is not understood; cut takes at=, seconds="),

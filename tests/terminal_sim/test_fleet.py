@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
+from protocol.codes import RecordType
 from protocol.errors import DamagedData
 from protocol.record_bodies import Purchase
 from protocol.records import decode_body
 from terminal_sim.faults import FaultSpecError
 from terminal_sim.figures import Figures, Histogram
 from terminal_sim.flash import FLASH_BYTES_USUAL
-from terminal_sim.play import Play
+from terminal_sim.play import SPARE_DEVICES, Play
 from terminal_sim.population import SetupError, load_cards, load_seats
 from tests.simulation.world import Host, World
-from tests.terminal_sim.fleet_kit import FIRST, FIRST_CARD, Canteen, asked
+from tests.terminal_sim.fleet_kit import FIRST, FIRST_CARD, Canteen, asked, enrol_anew
 
 MakeCanteen = Callable[..., Canteen]
 
@@ -118,6 +119,46 @@ def test_power_cuts_in_the_middle_of_flash_operations_lose_nothing(make: MakeCan
     assert oracle["sold_count"] + oracle["interrupted_taps"] == 600
 
 
+def test_a_till_whose_memory_is_full_refuses_until_it_is_connected_again(make: MakeCanteen) -> None:
+    canteen = make()
+    assert canteen.play(asked(taps=900, faults="full:at=10%")) == 0
+    oracle = check_books(canteen)
+    full = canteen.told("memory_full")[0]
+    assert full["unacknowledged"] >= 60  # two sectors of the smallest ring
+    assert oracle["refused"] == {"memory_full": 3}
+    assert oracle["sold_count"] == 897
+    sold_after = [tap for tap in canteen.told("progress") if tap["ms"] > full["ms"] + 5_000]
+    assert sold_after
+    assert canteen.read("sim.json")["faults_fired"] == {"full": 1}
+
+
+def test_a_replaced_device_drains_and_its_successor_goes_on_in_the_next_epoch(make: MakeCanteen) -> None:
+    canteen = make()
+    play, ports = canteen.begin(asked(taps=400))
+    canteen.world.run_until(canteen.world.time_ms + 3_000)
+    run = play._run
+    assert run is not None
+    assert run.replace(FIRST + 1) is None
+    assert run.replace(FIRST + 1) == "it is retiring already"
+    assert run.install(FIRST + 1) == "that terminal has not been retired"
+    canteen.world.run_until(canteen.world.time_ms + 1_000)
+    assert [each["terminal"] for each in canteen.told("terminal_retired")] == [FIRST + 1]
+    assert run.install(FIRST + 1) == "enrol it first: onecard keys replace"
+    enrol_anew(canteen.place, FIRST + 1)
+    assert run.install(FIRST + 1) is None
+    assert canteen.finish(play, ports) == 0
+    rows = [each for each in canteen.read("terminals.json")["terminals"] if each["terminal"] == FIRST + 1]
+    assert sorted(row["epoch"] for row in rows) == [1, 2]
+    old, new = sorted(rows, key=lambda row: row["epoch"])
+    assert old["epochs"][0]["records_by_type"]["65"] == 1
+    assert new["epochs"][0]["issued"] > 10
+    last = canteen.frontend.stored[FIRST + 1][old["epochs"][0]["issued"]]
+    assert last[0] == RecordType.END_OF_EPOCH
+    sim = canteen.read("sim.json")
+    assert sim["records_created"] == sim["records_acknowledged"] == canteen.frontend.records()
+    assert canteen.read("oracle.json")["agrees"]
+
+
 def test_when_no_till_has_power_the_customer_goes_away_unserved(make: MakeCanteen) -> None:
     canteen = make()
     assert canteen.play(asked(faults="power:at=20%,terminals=4,seconds=4")) == 0
@@ -190,7 +231,7 @@ def test_the_chips_of_a_fleet_take_only_the_room_of_what_was_written(make: MakeC
     canteen = make()
     assert canteen.play(asked()) == 0
     status = (canteen.dump / "flash.bin").stat()
-    assert status.st_size == 4 * FLASH_BYTES_USUAL
+    assert status.st_size == (4 + SPARE_DEVICES) * FLASH_BYTES_USUAL
     assert status.st_blocks * 512 < 4 * 64 * 1024  # two boots and a dump have looked at every sector
 
 

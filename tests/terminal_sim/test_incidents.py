@@ -1,0 +1,56 @@
+"""A device that leaves service: its last record, and what no cut of power can make of it (R11)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from protocol.codes import EndReason
+from protocol.record_bodies import EndOfEpoch
+from protocol.records import decode_body
+from terminal_sim.errors import PowerCut
+from terminal_sim.firmware import Outcome, Why
+from terminal_sim.flash import CutAfter
+from tests.terminal_sim.kit import Bench, check_chain
+
+
+def test_a_retired_terminal_writes_its_last_record_once_and_serves_nobody_even_after_a_boot() -> None:
+    bench = Bench()
+    card = bench.issue()
+    terminal = bench.boot()
+    assert bench.tap(terminal, card, 700).outcome is Outcome.SOLD
+    assert terminal.retire(EndReason.REPLACED)
+    assert terminal.retire(EndReason.REPLACED)
+    for _ in range(2):
+        held = check_chain(terminal)
+        assert [type(decode_body(record)).__name__ for record in held] == ["Purchase", "EndOfEpoch"]
+        assert decode_body(held[-1]) == EndOfEpoch(EndReason.REPLACED)
+        refused = bench.tap(terminal, card, 30)
+        assert (refused.outcome, refused.why) == (Outcome.REFUSED, Why.NOT_READY)
+        terminal = bench.boot()
+
+
+@pytest.mark.parametrize("bits_done", [0, 5])
+def test_power_cut_at_every_byte_of_retiring_leaves_a_terminal_that_sells_or_one_that_has_ended(bits_done: int) -> None:
+    steps, ended = 0, 0
+    while True:
+        bench = Bench(seed=steps)
+        card = bench.issue()
+        terminal = bench.boot()
+        assert bench.tap(terminal, card, 700).outcome is Outcome.SOLD
+        bench.flash.cut_plan = plan = CutAfter(steps, bits_done=bits_done, erase_step_bytes=1024)
+        with suppress(PowerCut):
+            terminal.retire(EndReason.OUT_OF_SERVICE)
+        terminal = bench.boot()
+        names = [type(decode_body(record)).__name__ for record in check_chain(terminal)]
+        result = bench.tap(terminal, card, 30)
+        has_ended = "EndOfEpoch" in names
+        assert result.outcome is (Outcome.REFUSED if has_ended else Outcome.SOLD)
+        assert names.index("EndOfEpoch") == len(names) - 1 if has_ended else True
+        ended += has_ended
+        if not plan.fired:
+            break
+        steps += 1
+    assert steps > 50
+    assert 0 < ended < steps
