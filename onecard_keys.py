@@ -116,11 +116,11 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
         raise KeysError(f"{site_file}: there is a site here already; keys are made once")
     directory.mkdir(parents=True, exist_ok=True)
     offline, secrets = directory / OFFLINE, directory / SECRETS
-    root_seed, signing_seed = (_fresh(SEED_BYTES) for _ in range(2))
+    root_seed, signing_seed = (fresh_key(SEED_BYTES) for _ in range(2))
     root = SoftwareSigner(root_seed)
-    link_master, seal_master = (_fresh(KEY_BYTES) for _ in range(2))
-    cards = {purpose: _fresh(KEY_BYTES) for purpose in CARD_PURPOSES}
-    batch_keys = {number: _fresh(KEY_BYTES) for number in range(1, frontends + 1)}
+    link_master, seal_master = (fresh_key(KEY_BYTES) for _ in range(2))
+    cards = {purpose: fresh_key(KEY_BYTES) for purpose in CARD_PURPOSES}
+    batch_keys = {number: fresh_key(KEY_BYTES) for number in range(1, frontends + 1)}
     certificate = issue_certificate(
         root,
         key_id=1,
@@ -179,7 +179,7 @@ def enrol(
                 epoch=1,
                 suite=suite,
                 key_version=1,
-                enrolment_id=_fresh(ENROLMENT_ID_BYTES),
+                enrolment_id=fresh_key(ENROLMENT_ID_BYTES),
                 merchant=FIRST_MERCHANT + offset % merchants,
                 name=f"till {terminal}",
                 proof_suite=proof_suite,
@@ -215,7 +215,7 @@ def personalise(site: SiteFile, *, count: int, opening_cents: int, progress: Pro
     first = max((card["number"] for card in held), default=FIRST_CARD - 1) + 1
     made: list[AesCardImage] = []
     for number in range(first, first + count):
-        uid = b"\x04" + _fresh(6)
+        uid = b"\x04" + fresh_key(6)
         made.append(
             AesCardImage(
                 uid=uid,
@@ -267,7 +267,8 @@ def key_table(site: SiteFile) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _fresh(count: int) -> bytes:
+def fresh_key(count: int) -> bytes:
+    """Random bytes that are no pattern (promise 6)."""
     while True:
         key = RealRandom().random_bytes(count)
         if not weak_key(key):

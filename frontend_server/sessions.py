@@ -48,8 +48,11 @@ class TerminalStatus:
 
     __slots__ = (
         "address",
+        "boot",
+        "clock_ahead_ms",
         "durable",
         "epoch",
+        "first_unacknowledged",
         "flags",
         "last_heard_ms",
         "list_version",
@@ -73,6 +76,11 @@ class TerminalStatus:
         self.settled = 0
         self.next = 1
         """Sequence that the terminal's next record will get, as far as it has said."""
+        self.first_unacknowledged = 1
+        """Of its own epoch, as it has said last."""
+        self.boot = 0
+        self.clock_ahead_ms: int | None = None
+        """Its clock less ours at its last word; None: it has no time, or has not said."""
         self.flags = 0
         """Of its last HEARTBEAT."""
         self.list_version: Version = NO_VERSION
@@ -104,6 +112,10 @@ class Sessions:
     def live(self, terminal: int) -> LiveSession | None:
         status = self._statuses.get(terminal)
         return status.live if status is not None else None
+
+    def status(self, terminal: int) -> TerminalStatus | None:
+        """None: not seen since start."""
+        return self._statuses.get(terminal)
 
     def statuses(self) -> list[TerminalStatus]:
         """Of every terminal seen since start, ascending."""

@@ -104,7 +104,7 @@ class Till:
             )
         self.uplink = Uplink(
             terminal,
-            addresses=shared.addresses,
+            addresses=self._addresses(),
             network=shared.network,
             clock=shared.clock,
             random=shared.random,
@@ -113,6 +113,12 @@ class Till:
             on_power_cut=self._dark,
         )
         self.uplink.start()
+
+    def _addresses(self) -> Sequence[str]:
+        """All front-ends, this till's own first: tills share them out in turn."""
+        known = self._shared.addresses
+        first = self.index % len(known)
+        return (*known[first:], *known[:first])
 
     def tap(self, card: CardReader, amount_cents: int) -> TapResult:
         """Raises PowerCut: the till has gone dark under the card."""

@@ -19,13 +19,17 @@ ROWS_LISTED_MAX: Final = 1_000
 SitePath = Annotated[
     Path, typer.Option("--site", "--config", envvar="ONECARD_SITE", help="The site's directory, or its site.toml.")
 ]
+FrontendNumber = Annotated[
+    int | None, typer.Option("--frontend", min=1, help="Number of one of several front-ends; else that of [frontend].")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
 
 
 class Host(Protocol):
     """What the command line lends."""
 
-    def spool(self, path: Path) -> Path: ...
+    def spool(self, path: Path, number: int | None = None) -> Path: ...
+    def control(self, path: Path, number: int | None = None) -> str: ...
     def emit(self, value: object) -> None: ...
     def say(self, text: str) -> None: ...
     def yuan(self, cents: int) -> str: ...
@@ -39,10 +43,12 @@ app = typer.Typer(
 
 
 @app.command("totals", epilog=EXAMPLE + "onecard spool totals --json --site canteen")
-def totals(context: typer.Context, site: SitePath = Path(), as_json: AsJson = False) -> None:
+def totals(
+    context: typer.Context, site: SitePath = Path(), frontend: FrontendNumber = None, as_json: AsJson = False
+) -> None:
     """Records and money by terminal, trade day and merchant (商户). Pruned rows stay counted."""
     host = _host(context)
-    with _reader(host, site) as reader:
+    with reading(host, site, frontend) as reader:
         found = totals_of(reader)
     if as_json:
         host.emit(found)
@@ -68,6 +74,7 @@ def show(
     context: typer.Context,
     *,
     site: SitePath = Path(),
+    frontend: FrontendNumber = None,
     terminal: Annotated[int | None, typer.Option(min=1, help="Only rows of this terminal.")] = None,
     after: Annotated[int, typer.Option(min=0, help="Only rows behind this one.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=ROWS_LISTED_MAX, help="At most so many rows.")] = 20,
@@ -79,7 +86,7 @@ def show(
 
     named = {int(one): one.name.lower() for one in RowKind}
     host = _host(context)
-    with _reader(host, site) as reader:
+    with reading(host, site, frontend) as reader:
         found = reader.rows(after_row=after, terminal=terminal, unsettled=unsettled, limit=limit)
     if as_json:
         host.emit({"rows": [asdict(one) for one in found]})
@@ -95,10 +102,12 @@ def show(
 
 
 @app.command("verify", epilog=EXAMPLE + "onecard spool verify --site canteen")
-def verify(context: typer.Context, site: SitePath = Path(), as_json: AsJson = False) -> None:
+def verify(
+    context: typer.Context, site: SitePath = Path(), frontend: FrontendNumber = None, as_json: AsJson = False
+) -> None:
     """Read every row and name what contradicts itself. Exit code 4 if anything does."""
     host = _host(context)
-    with _reader(host, site) as reader:
+    with reading(host, site, frontend) as reader:
         findings = reader.verify()
     if as_json:
         host.emit({"sound": not findings, "findings": findings})
@@ -141,11 +150,12 @@ def _host(context: typer.Context) -> Host:
 
 
 @contextmanager
-def _reader(host: Host, site: Path) -> Iterator[SpoolReader]:
+def reading(host: Host, site: Path, frontend: int | None) -> Iterator[SpoolReader]:
+    """The spool of one front-end, beside its server. Raises SpoolFailure where there is none."""
     from ledger_sync.errors import SpoolFailure
     from ledger_sync.spool.reader import SpoolReader
 
-    path = host.spool(site)
+    path = host.spool(site, frontend)
     if not path.exists():
         raise SpoolFailure(f"{path}: there is no spool yet; `onecard serve` makes it")
     with SpoolReader.open(str(path)) as reader:
