@@ -84,7 +84,8 @@ class Uplink:
         """`addresses` are of front-ends, its own first; the terminal stays with one until it loses it, or is sent away,
         and then goes on to the next. Where it was acknowledged decides nothing: every log-in asks (R7).
 
-        `on_power_cut` is told when the flash tears inside a callback."""
+        `on_power_cut` is told when the flash tears inside a callback.
+        """
         assert addresses
         self.terminal = terminal
         self.state = UplinkState.IDLE

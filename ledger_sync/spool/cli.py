@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
@@ -30,6 +30,7 @@ class Host(Protocol):
 
     def spool(self, path: Path, number: int | None = None) -> Path: ...
     def control(self, path: Path, number: int | None = None) -> str: ...
+    def frontends(self, path: Path) -> list[int]: ...
     def emit(self, value: object) -> None: ...
     def say(self, text: str) -> None: ...
     def yuan(self, cents: int) -> str: ...
@@ -44,10 +45,29 @@ app = typer.Typer(
 
 @app.command("totals", epilog=EXAMPLE + "onecard spool totals --json --site canteen")
 def totals(
-    context: typer.Context, site: SitePath = Path(), frontend: FrontendNumber = None, as_json: AsJson = False
+    context: typer.Context,
+    *,
+    site: SitePath = Path(),
+    frontend: FrontendNumber = None,
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="All front-ends of the site; what two spools hold is named as twins.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Records and money by terminal, trade day and merchant (商户). Pruned rows stay counted."""
     host = _host(context)
+    if everywhere:
+        with ExitStack() as stack:
+            readers = [stack.enter_context(reading(host, site, number)) for number in host.frontends(site)]
+            whole = union_of(readers)
+        if as_json:
+            host.emit(whole)
+            return
+        for one in whole["spools"]:
+            host.say(f"front-end {one['spool']['frontend']}: {_summary(host, one)}")
+        twins = whole["twins"]
+        host.say(f"held by two spools: {_summary(host, twins)}; {twins['differing']} of them differ")
+        return
     with reading(host, site, frontend) as reader:
         found = totals_of(reader)
     if as_json:
@@ -64,9 +84,7 @@ def totals(
         [one["merchant"], one["count"], host.yuan(one["cents"])] for one in found["merchants"]
     ]
     host.table("money by merchant, from the rows still stored", ["merchant", "records", "yuan"], merchants)
-    host.say(
-        f"{found['records']} records; purchases and greys: {found['count']}, {host.yuan(found['amount_cents'])} yuan"
-    )
+    host.say(_summary(host, found))
 
 
 @app.command("show", epilog=EXAMPLE + "onecard spool show --terminal 1001 --unsettled --site canteen")
@@ -143,6 +161,29 @@ def totals_of(reader: SpoolReader) -> dict[str, Any]:
         ],
         "epochs": reader.epochs(),
     }
+
+
+def union_of(readers: Sequence[SpoolReader]) -> dict[str, Any]:
+    """What `spool totals --all --json` prints: the totals of each spool, and what is to be taken off their sum."""
+    from ledger_sync.spool.twins import find_twins
+
+    twins = find_twins(readers)
+    merchants = [{"merchant": one, "count": n, "cents": cents} for one, (n, cents) in sorted(twins.merchants.items())]
+    return {
+        "spools": [totals_of(reader) for reader in readers],
+        "twins": {
+            "records": twins.records,
+            "count": twins.count,
+            "amount_cents": twins.amount_cents,
+            "merchants": merchants,
+            "differing": twins.differing,
+        },
+    }
+
+
+def _summary(host: Host, found: dict[str, Any]) -> str:
+    money = f"{found['count']}, {host.yuan(found['amount_cents'])} yuan"
+    return f"{found['records']} records; purchases and greys: {money}"
 
 
 def _host(context: typer.Context) -> Host:

@@ -13,8 +13,9 @@ from typing import Any, Final
 import apsw
 
 from ledger_sync.errors import SpoolFailure
-from ledger_sync.spool.epochs import load_intervals, load_ranges
+from ledger_sync.spool.epochs import EpochKey, load_intervals, load_ranges
 from ledger_sync.spool.schema import open_reader
+from ledger_sync.spool.stored import stored_seal
 from protocol import rows
 from protocol.codes import RowKind
 from protocol.errors import Malformed, RemoteError
@@ -101,13 +102,11 @@ class SpoolReader:
         sums: dict[tuple[int, int], list[int]] = {}
         for _, data in self._stored(RowKind.RECORDS):
             for record in walk(rows.decode(data).payload):
-                if record[0] not in MONEY_TYPES:
-                    continue
-                body = _body(record)
-                if isinstance(body, Purchase | Grey):
-                    total = sums.setdefault((body.merchant, record[0]), [0, 0])
+                merchant, cents = money_of(record)
+                if merchant is not None:
+                    total = sums.setdefault((merchant, record[0]), [0, 0])
                     total[0] += 1
-                    total[1] += body.amount_cents
+                    total[1] += cents
         return [
             {"merchant": merchant, "type": kind, "count": count, "cents": cents}
             for (merchant, kind), (count, cents) in sorted(sums.items())
@@ -191,6 +190,22 @@ class SpoolReader:
         if total < count or (total > count and not pruned):
             yield f"{who}: totals count {total} records, the rows {count}"
 
+    def spans(self, kind: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """(row, terminal, epoch, first, last) of every stored row of a kind, in order of intake."""
+        yield from self._connection.execute(
+            "SELECT id, terminal, epoch, first, last FROM rows WHERE kind = ? ORDER BY id", (kind,)
+        )
+
+    def row_bytes(self, row: int) -> bytes | None:
+        """One packed row; None: it was pruned, or never was."""
+        found = self._query("SELECT bytes FROM rows WHERE id = ?", (row,))
+        return found[0][0] if found else None
+
+    def seal_at(self, key: EpochKey, sequence: int) -> bytes | None:
+        """The seal of that record, if it is still stored. Raises SpoolDamaged."""
+        found = stored_seal(self._connection, key, sequence, sequence)
+        return found[1] if found is not None else None
+
     def _settled(self) -> Intervals:
         return Intervals(
             self._query("SELECT first_row, last_row FROM settlements UNION ALL SELECT first_row, last_row FROM pruned")
@@ -205,6 +220,15 @@ class SpoolReader:
 
     def _query(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
         return self._connection.execute(sql, bindings).fetchall()
+
+
+def money_of(record: memoryview) -> tuple[int | None, int]:
+    """(merchant, cents) of a record that moves money; (None, 0) of any other, and of one that cannot be read."""
+    if record[0] in MONEY_TYPES:
+        body = _body(record)
+        if isinstance(body, Purchase | Grey):
+            return body.merchant, body.amount_cents
+    return None, 0
 
 
 def _body(record: memoryview) -> object:
