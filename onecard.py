@@ -69,7 +69,7 @@ def _ledger() -> typer.Typer:
 
 
 def _spool() -> typer.Typer:
-    from ledger_sync.spool.cli import app
+    from ledger_sync.spool.cli_look import app
 
     return app
 

@@ -247,6 +247,12 @@ class Host:
                 return False
             return True
 
+    @staticmethod
+    def free_bytes(path: Path) -> tuple[int, int]:
+        """(free, total) bytes of the volume that holds a file."""
+        found = os.statvfs(path.parent)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
     def notify(self, state: str) -> None:
         """Tell systemd (`Type=notify`), where it has asked to be told."""
         address = self.environment.get("NOTIFY_SOCKET", "")

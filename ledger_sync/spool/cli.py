@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +31,12 @@ class Host(Protocol):
     def spool(self, path: Path, number: int | None = None) -> Path: ...
     def control(self, path: Path, number: int | None = None) -> str: ...
     def frontends(self, path: Path) -> list[int]: ...
+    def ask(self, address: str, request: Mapping[str, object]) -> dict[str, Any]: ...
+    def answers(self, address: str) -> bool: ...
+    def free_bytes(self, path: Path) -> tuple[int, int]: ...
+    def now_ms(self) -> int: ...
+    def complain(self, sentence: str) -> None: ...
+    def moment(self, utc_ms: int | None) -> str: ...
     def emit(self, value: object) -> None: ...
     def say(self, text: str) -> None: ...
     def yuan(self, cents: int) -> str: ...
@@ -55,7 +61,7 @@ def totals(
     as_json: AsJson = False,
 ) -> None:
     """Records and money by terminal, trade day and merchant (商户). Pruned rows stay counted."""
-    host = _host(context)
+    host = host_of(context)
     if everywhere:
         with ExitStack() as stack:
             readers = [stack.enter_context(reading(host, site, number)) for number in host.frontends(site)]
@@ -103,7 +109,7 @@ def show(
     from protocol.codes import RowKind
 
     named = {int(one): one.name.lower() for one in RowKind}
-    host = _host(context)
+    host = host_of(context)
     with reading(host, site, frontend) as reader:
         found = reader.rows(after_row=after, terminal=terminal, unsettled=unsettled, limit=limit)
     if as_json:
@@ -124,7 +130,7 @@ def verify(
     context: typer.Context, site: SitePath = Path(), frontend: FrontendNumber = None, as_json: AsJson = False
 ) -> None:
     """Read every row and name what contradicts itself. Exit code 4 if anything does."""
-    host = _host(context)
+    host = host_of(context)
     with reading(host, site, frontend) as reader:
         findings = reader.verify()
     if as_json:
@@ -186,7 +192,8 @@ def _summary(host: Host, found: dict[str, Any]) -> str:
     return f"{found['records']} records; purchases and greys: {money}"
 
 
-def _host(context: typer.Context) -> Host:
+def host_of(context: typer.Context) -> Host:
+    """What the command line lends this verb."""
     return cast(Host, context.obj)
 
 
