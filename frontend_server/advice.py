@@ -112,11 +112,13 @@ def _list(status: TerminalStatus, newest: Version) -> Iterator[Finding]:
 
 
 def _clock(status: TerminalStatus) -> Iterator[Finding]:
+    if status.heartbeats <= 1:
+        return  # it is told the time in answer to the first
     if status.flags & CLOCK_NEVER_SET:
-        what = "nothing: it is set at the next heartbeat; if it stays, its clock is failing"
-        yield Finding("clock never set", "it does not know the time since its last boot", what)
+        what = "nothing while it has just been switched on; if it stays, have its clock replaced"
+        yield Finding("clock never set", "it was told the time and does not know it", what)
     elif status.clock_ahead_ms is not None and abs(status.clock_ahead_ms) > CLOCK_OFF_MS:
         way = "ahead" if status.clock_ahead_ms > 0 else "behind"
         says = f"its clock was {abs(status.clock_ahead_ms) // 1_000} s {way} when it spoke last"
-        what = "nothing: trade times are corrected by it; if it stays after some minutes, have its clock replaced"
+        what = "nothing for some minutes: trade times are corrected by it; if it stays, have its clock replaced"
         yield Finding("clock", says, what)

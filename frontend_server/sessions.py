@@ -54,6 +54,7 @@ class TerminalStatus:
         "epoch",
         "first_unacknowledged",
         "flags",
+        "heartbeats",
         "last_heard_ms",
         "list_version",
         "live",
@@ -81,6 +82,8 @@ class TerminalStatus:
         self.boot = 0
         self.clock_ahead_ms: int | None = None
         """Its clock less ours at its last word; None: it has no time, or has not said."""
+        self.heartbeats = 0
+        """Of this session: from the second on, its clock has had our time."""
         self.flags = 0
         """Of its last HEARTBEAT."""
         self.list_version: Version = NO_VERSION

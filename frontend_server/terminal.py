@@ -119,6 +119,8 @@ class TerminalConnection(AcknowledgingConnection):
             raise Malformed("BASELINE", "not of the session's terminal and epoch")
         now_ms = self._parts.clock.now_ms()
         entry = baseline.entries[-1]
+        assert self.status is not None
+        self.status.heartbeats = -1  # what it says of its clock now is from before our first word
         self._heard(baseline.boot, baseline.clock_ms, entry.first_unacknowledged, entry.next, now_ms)
         self._parts.metrics.baselines += 1
         self._go(Phase.STORING)
@@ -129,6 +131,7 @@ class TerminalConnection(AcknowledgingConnection):
         status = self.status
         assert status is not None
         status.boot = boot
+        status.heartbeats += 1
         status.clock_ahead_ms = clock_ms - now_ms if clock_ms else None
         status.first_unacknowledged = first_unacknowledged
         status.next = next_sequence
