@@ -14,6 +14,7 @@ import apsw
 
 from ledger_sync.errors import SpoolFailure
 from ledger_sync.spool.epochs import EpochKey, load_intervals, load_ranges
+from ledger_sync.spool.holes import EPOCHS_MAX, EpochHeld, epoch_held, epochs_after
 from ledger_sync.spool.schema import open_reader
 from ledger_sync.spool.stored import stored_seal
 from protocol import rows
@@ -150,6 +151,10 @@ class SpoolReader:
                 }
             )
         return listed
+
+    def held(self, after: EpochKey, limit: int = EPOCHS_MAX) -> list[EpochHeld]:
+        """The next epochs after that key with all that is known of each."""
+        return [epoch_held(self._connection, key) for key in epochs_after(self._connection, after, limit)]
 
     def verify(self) -> list[str]:
         """What in the file contradicts itself; an empty list is a sound spool. Reads every row."""

@@ -28,6 +28,8 @@ class Twins:
     amount_cents: int = 0
     merchants: dict[int, list[int]] = field(default_factory=dict)
     """Merchant → [count, cents]."""
+    terminals: dict[int, list[int]] = field(default_factory=dict)
+    """Terminal → [count, cents]."""
     differing: int = 0
     """Copies of one identity with another seal: two devices under one identity (R10)."""
 
@@ -65,6 +67,9 @@ def _count(found: Twins, reader: SpoolReader, row: int, pieces: list[tuple[int, 
         if merchant is not None:
             found.count += 1
             found.amount_cents += cents
-            total = found.merchants.setdefault(merchant, [0, 0])
-            total[0] += 1
-            total[1] += cents
+            for total in (
+                found.merchants.setdefault(merchant, [0, 0]),
+                found.terminals.setdefault(decoded.terminal, [0, 0]),
+            ):
+                total[0] += 1
+                total[1] += cents
