@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from onecard_runtime import RealFiles, RealRandom
-from onecard_site import SITE_FILE_NAME, SiteError, SiteFile
+from onecard_site import SITE_FILE_NAME, SiteError, SiteFile, frontend_section
 from protocol.cards.image import AesCardImage, CardKeys
 from protocol.codes import CardKind, ProofSuite, Suite, TerminalClass, TerminalKind
 from protocol.errors import ProtocolError
@@ -150,7 +150,8 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
     write(secrets, "load", "load", {name: key for name, key in masters.items() if "load" in name}, {})
     write(secrets, "terminals", "terminals", {}, public)
     RealFiles().replace(str(directory / "registry.json"), Registry(site).dump())
-    RealFiles().replace(str(site_file), _site_text(site, time_zone, root.public_key).encode())
+    others = "".join(map(frontend_section, range(2, frontends + 1)))
+    RealFiles().replace(str(site_file), (_site_text(site, time_zone, root.public_key) + others).encode())
 
 
 def enrol(

@@ -52,7 +52,9 @@ def init(
     context: typer.Context,
     site: SitePath = Path(),
     site_id: Annotated[int, typer.Option(min=1, max=0xFFFF_FFFF, help="Number of the site.")] = 1,
-    frontends: Annotated[int, typer.Option(min=1, max=100, help="Front-ends that get a key file.")] = 1,
+    frontends: Annotated[
+        int, typer.Option(min=1, max=100, help="Front-ends (前置机); one more later: onecard keys frontend add.")
+    ] = 1,
     time_zone: Annotated[str, typer.Option(help="IANA name; days of trade begin at its midnight.")] = "Asia/Shanghai",
     as_json: AsJson = False,
 ) -> None:

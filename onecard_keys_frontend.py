@@ -15,7 +15,7 @@ from typing import Final
 
 from onecard_keys import OFFLINE, SECRETS, KeyFile, KeysError, fresh_key
 from onecard_runtime import RealFiles
-from onecard_site import FRONTENDS_MAX, SITE_FILE_NAME, SiteFile
+from onecard_site import FRONTENDS_MAX, SITE_FILE_NAME, SiteFile, frontend_section
 from protocol.keystore import Keystore
 from protocol.mac import KEY_BYTES
 
@@ -56,12 +56,5 @@ def add_frontend(site: SiteFile, *, number: int | None = None, listen_address: s
 
 def _append_section(path: Path, number: int, listen_address: str) -> None:
     text = path.read_text(encoding="utf-8")
-    section = f"""
-[frontends.{number}]                             # 前置机 {number}: onecard serve --frontend {number}
-listen_address = "{listen_address}"
-data_dir = "data/frontend-{number}"
-keystore = "secrets/frontend-{number}.keystore"
-unlock = "secrets/frontend-{number}.unlock"
-control_socket = "run/frontend-{number}.sock"
-"""
-    RealFiles().replace(str(path), (text.rstrip("\n") + "\n" + section).encode())
+    whole = text.rstrip("\n") + "\n" + frontend_section(number, listen_address)
+    RealFiles().replace(str(path), whole.encode())

@@ -175,6 +175,18 @@ def load_site(path: Path, environment: Mapping[str, str]) -> SiteFile:
     return site
 
 
+def frontend_section(number: int, listen_address: str = "127.0.0.1:0") -> str:
+    """The text of one more front-end's section, with every name spelt out."""
+    return f"""
+[frontends.{number}]                             # 前置机 {number}: onecard serve --frontend {number}
+listen_address = "{listen_address}"
+data_dir = "data/frontend-{number}"
+keystore = "secrets/frontend-{number}.keystore"
+unlock = "secrets/frontend-{number}.unlock"
+control_socket = "run/frontend-{number}.sock"
+"""
+
+
 def _overlay(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
     for name, text in environment.items():
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:

@@ -42,11 +42,13 @@ def find_twins(readers: Sequence[SpoolReader]) -> Twins:
         mine: dict[EpochKey, Intervals] = {}
         for row, terminal, epoch, first, last in reader.spans(RowKind.RECORDS):
             key = (terminal, epoch)
+            seen = Intervals()
             for theirs, other in held.get(key, ()):
-                pieces = theirs.within(first, last)
+                pieces = [new for piece in theirs.within(first, last) for new in seen.missing(*piece)]
                 if pieces:
                     _count(found, reader, row, pieces, other)
-                    break
+                for piece in pieces:
+                    seen.add(*piece)
             mine.setdefault(key, Intervals()).add(first, last)
         for key, intervals in mine.items():
             held.setdefault(key, []).append((intervals, reader))

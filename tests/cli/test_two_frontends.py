@@ -14,6 +14,7 @@ import pytest
 
 from onecard_agreement import compare
 from onecard_keys import KeyFile
+from onecard_site import load_site
 from tests.cli.commands import environment, onecard_here, serving, wait_until
 from tests.cli.conftest import TERMINALS
 
@@ -42,6 +43,12 @@ def test_a_second_front_end_gets_keys_that_the_ledger_knows_and_a_section_of_its
     assert second.key("batch_key") == ledger.key("batch_key.2") != first.key("batch_key")
     assert onecard_here("keys", "frontend", "add", "--id", 2, "--site", two).code == 1
     assert onecard_here("keys", "frontend", "add", "--json", "--site", two).json["frontend"] == 3
+
+
+def test_a_site_made_with_two_front_ends_has_both_sections(tmp_path: Path) -> None:
+    assert onecard_here("keys", "init", "--frontends", 2, "--site", tmp_path / "s").code == 0
+    assert load_site(tmp_path / "s", {}).numbers() == [1, 2]
+    assert KeyFile.named(tmp_path / "s" / "secrets", "frontend-2").open().facts["frontend"] == 2
 
 
 def test_a_front_end_whose_making_was_cut_short_is_finished_with_the_same_key(site: Path) -> None:

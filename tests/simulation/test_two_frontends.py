@@ -13,7 +13,9 @@ from ledger_sync.ledger.recollection import GAP_AGE_MS, LOOK_MS
 from ledger_sync.ledger.report import report
 from ledger_sync.spool.reader import SpoolReader
 from ledger_sync.spool.twins import Twins, find_twins
+from protocol.codes import ByeCode
 from terminal_sim.firmware import Outcome, Why
+from terminal_sim.uplink import BACK_OFF_MS_MAX
 from tests.simulation.agreement import agree
 from tests.simulation.keys import FIRST_CARD
 from tests.simulation.plays import CENTS, sell
@@ -147,6 +149,43 @@ def test_what_a_dead_front_end_had_acknowledged_is_collected_again_through_the_o
     drain(site)
     assert (agree(site).records, twins(site).records) == (9, 8)
     assert (told(site)["counts"]["duplicates"], told(site)["double_posted"]) == (8, 0)
+
+
+@pytest.mark.parametrize("how", ["disk full", "orderly stop"])
+def test_a_front_end_that_cannot_serve_sends_its_terminals_to_the_other(site: Site, how: str) -> None:
+    first = site.frontends[0]
+    assert len(at(site, 0)) == 2
+    if how == "disk full":
+        first.free_percent = 2
+    else:
+        first.stop()
+    sold = sell(site, 12, every_ms=1_000)
+    assert len(at(site, 1)) == 4
+    first.free_disk()
+    if first.is_stopped:
+        first.start()
+    drain(site)
+    assert agree(site).records == sold
+
+
+@pytest.mark.parametrize("code", [ByeCode.REKEY, ByeCode.IDLE])
+def test_a_terminal_whose_session_alone_is_over_stays_with_its_front_end(site: Site, code: ByeCode) -> None:
+    server = site.frontends[0].server
+    assert server is not None
+    till = at(site, 0)[0]
+    live = server.parts.sessions.live(till.number)
+    assert live is not None
+    live.say_bye(code)
+    site.run(3_000)
+    assert till in at(site, 0)
+    assert server.parts.sessions.live(till.number) is not live
+
+
+def test_a_terminal_backs_off_only_when_every_address_has_failed(site: Site) -> None:
+    uplink = site.tills[0].uplink
+    assert uplink is not None
+    assert [uplink.back_off_ms() for _ in range(6)] == [500, 500, 1_000, 1_000, 2_000, 2_000]
+    assert [uplink.back_off_ms() for _ in range(30)][-1] == BACK_OFF_MS_MAX
 
 
 def test_every_front_end_gets_every_list_version_and_a_moved_terminal_refuses_a_lost_card(site: Site) -> None:
