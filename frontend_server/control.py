@@ -3,7 +3,7 @@
     {"verb": "status"}                                        counts, spool, link, lists, number of alarms
     {"verb": "sessions", "after": 0, "limit": 500}            one object per terminal, ascending; `next` goes on
     {"verb": "terminal", "terminal": 1001}                    everything known of one terminal, and what to do
-    {"verb": "gaps", "after": [0, 0], "limit": 500}           sequences not held, of the next epochs; `next` goes on
+    {"verb": "gaps", "after": [0, 0], "limit": 200}           sequences not held, of the next epochs; `next` goes on
     {"verb": "refused", "limit": 100}                         refused log-ins with the true reason, newest first
     {"verb": "alarms"}                                        standing alarms with what to do
     {"verb": "stop"}                                          answers, then stops the server

@@ -18,12 +18,13 @@ from frontend_server.recollections import Recollections
 from frontend_server.refusals import REFUSALS_KEPT, Refusal
 from frontend_server.sessions import TerminalStatus
 from ledger_sync.spool import EpochHeld, Hole, HoleKind, SpoolWriter, Stated
+from ledger_sync.spool.holes import EPOCHS_MAX
 from protocol.codes import TerminalKind
 from protocol.signed import NO_VERSION, Version
 
 TERMINAL_MAX: Final = 0xFFFF_FFFF
 EPOCH_MAX: Final = 0xFFFF
-EPOCHS_OF_GAPS_MAX: Final = 500  # per answer; as many as the spool reads in one go
+EPOCHS_OF_GAPS_MAX: Final = EPOCHS_MAX
 HOLES_OF_ANSWER_MAX: Final = 1_000  # with those of one more epoch, half of what a client may leave unread
 HOLES_OF_EPOCH_MAX: Final = 100  # listed; more are a faulty terminal, and counted
 RANGES_SHOWN_MAX: Final = 100

@@ -25,7 +25,7 @@ from protocol.codes import RowKind
 from protocol.intervals import Intervals
 from protocol.ranges import Range
 
-EPOCHS_MAX: Final = 500  # of one answer: some 10 ms of the spool's thread, between two groups
+EPOCHS_MAX: Final = 200  # of one answer: some 10 ms of the spool's thread, between two groups
 EPOCHS_OF_TERMINAL_MAX: Final = 16  # it announces 4; older ones are read in the ledger
 
 _EPOCHS_OF: Final = (
