@@ -13,6 +13,7 @@ import typer
 
 from frontend_server.cli import EXAMPLE, AsJson, FrontendNumber, Host, SitePath, asked, host_of
 
+TERMINALS_LISTED_MAX: Final = 100_000  # as many as a registry may have
 GAPS_LISTED_MAX: Final = 10_000
 PAGES_MAX: Final = 100_000  # one of each terminal that a site can have; an answer that never ends is a fault
 HINT_ROWS_MAX: Final = 20  # hints below a table; more are read in the table of `fleet show`
@@ -32,6 +33,7 @@ def fleet_list(
     frontend: FrontendNumber = None,
     behind: Annotated[bool, typer.Option("--behind", help="Only terminals with records not uploaded.")] = False,
     alarming: Annotated[bool, typer.Option("--alarming", help="Only terminals that an alarm names.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=TERMINALS_LISTED_MAX, help="At most so many.")] = 20_000,
     as_json: AsJson = False,
 ) -> None:
     """Every terminal (机具) seen since the server's start. Online or not, what it holds back, which list it has."""
@@ -44,12 +46,15 @@ def fleet_list(
         sessions = [one for one in sessions if one["backlog"]]
     if alarming:
         sessions = [one for one in sessions if one["alarming"]]
+    found, sessions = len(sessions), sessions[:limit]
     if as_json:
-        host.emit({"terminals": sessions})
+        host.emit({"terminals": sessions, "truncated": found > limit})
         return
     columns = ["terminal", "online", "epoch", "durable", "settled", "backlog", "list_version", "address", "findings"]
     rows: list[list[object]] = [[_cell(one.get(name, "")) for name in columns] for one in sessions]
     host.table(f"{sum(one['online'] for one in sessions)} of {len(sessions)} online", columns, rows)
+    if found > limit:
+        host.say(f"{found - limit} more: --limit")
     remedies: dict[str, str] = {}
     for one in sessions:
         if one["findings"]:

@@ -55,7 +55,9 @@ def _without_ledger(site: Path) -> None:
 def _fleet(site: Path) -> None:
     listed = onecard_here("fleet", "list", "--json", "--site", site).json["terminals"]
     assert [one["findings"] for one in listed] == [["offline"]] * TERMINALS  # the simulator has ended
-    assert onecard_here("fleet", "list", "--behind", "--json", "--site", site).json == {"terminals": []}
+    assert onecard_here("fleet", "list", "--behind", "--json", "--site", site).json["terminals"] == []
+    first = onecard_here("fleet", "list", "--limit", 1, "--json", "--site", site).json
+    assert ([one["terminal"] for one in first["terminals"]], first["truncated"]) == ([1001], True)
     assert "look at its power" in onecard_here("fleet", "list", "--site", site).out
     shown = onecard_here("fleet", "show", 1001, "--json", "--site", site).json
     assert (shown["terminal"], shown["session"]["online"], shown["kind"]) == (1001, False, "pos")
