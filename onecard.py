@@ -57,7 +57,7 @@ def _frontend() -> typer.Typer:
 
 
 def _fleet() -> typer.Typer:
-    from frontend_server.cli import fleet
+    from frontend_server.cli_fleet import fleet
 
     return fleet
 
@@ -69,7 +69,7 @@ def _ledger() -> typer.Typer:
 
 
 def _spool() -> typer.Typer:
-    from ledger_sync.spool.cli import app
+    from ledger_sync.spool.cli_look import app
 
     return app
 
@@ -100,7 +100,7 @@ VERBS: Final[dict[str, tuple[str, Callable[[], typer.Typer]]]] = {
     "demo": ("A site for a minute: sells, fails, recovers, compares totals.", _demo),
     "serve": ("Run the terminal front-end server (前置机).", _frontend),
     "status": ("Figures of the running front-end.", _frontend),
-    "fleet": ("Terminals of the running front-end: online, behind, refused.", _fleet),
+    "fleet": ("Terminals of the running front-end: online, behind, missing.", _fleet),
     "ledger": ("The central ledger (中心账务): serve, report, cards, verify.", _ledger),
     "spool": ("The front-end's spool on disk, beside the running server.", _spool),
     "sim": ("Simulated terminals (模拟机具) against a real front-end.", _sim),

@@ -1,7 +1,8 @@
 """Do three independent artefacts agree to the cent? (R19: terminals = spool = ledger + open items by name.)
 
     terminals   what the simulator's dump read out of each terminal's flash
-    spool       `onecard spool totals --json`: what the front-end counted at intake
+    spool       `onecard spool totals --json`: what the front-end counted at intake; with several front-ends
+                `onecard spool totals --all --json`: each spool, and the records that two of them hold, counted once
     ledger      `onecard ledger report --json`: what was posted, and what is open
 
 No figure is carried from one artefact to another: each is summed from its own file, and they meet only in the
@@ -55,6 +56,8 @@ class Agreement:
     lost: int = 0
     double_posted: int = 0
     duplicates: int = 0
+    twins: int = 0
+    """Records that the spools of two front-ends hold."""
     quarantined: int = 0
     gaps_open: int = 0
     open_items: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -74,6 +77,7 @@ def compare(
     """Compare the artefacts, each as it was read from its file; `cards` are the true purses, where they are known."""
     found = Agreement()
     terminal_sums = _terminals(terminals, found)
+    spool = _one_spool(spool, found)
     spool_sums = _by_merchant(spool["merchants"], "cents")
     ledger_sums = _by_merchant(ledger["records"]["by_merchant"], "amount_cents")
     # held as a record, and not the merchant's: greys still open, and those that two persons gave back to their cards
@@ -111,6 +115,21 @@ def compare(
     _judge(found, spool, ledger)
     _judge_purses(found, cards, ledger)
     return found
+
+
+def _one_spool(spool: Mapping[str, Any], found: Agreement) -> Mapping[str, Any]:
+    """Several spools as if they were one, each record in it once, wherever it is held."""
+    if "spools" not in spool:
+        return spool
+    twins = spool["twins"]
+    found.twins = twins["records"]
+    if twins["differing"]:
+        found.disagreements.append(f"{twins['differing']} records differ between the spools of two front-ends")
+    merchants = [one for each in spool["spools"] for one in each["merchants"]]
+    totals = [one for each in spool["spools"] for one in each["totals"]]
+    merchants += [one | {"count": -one["count"], "cents": -one["cents"]} for one in twins["merchants"]]
+    totals.append({"type": min(MONEY_TYPES), "count": -twins["count"], "cents": -twins["amount_cents"]})
+    return {"merchants": merchants, "totals": totals}
 
 
 def _terminals(dumps: Iterable[Mapping[str, Any]], found: Agreement) -> dict[int, tuple[int, int]]:

@@ -12,6 +12,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast
@@ -44,11 +45,14 @@ app = typer.Typer(rich_markup_mode=None)
 def doctor(
     context: typer.Context,
     site: SitePath = Path(),
+    frontend: Annotated[
+        int | None, typer.Option("--frontend", min=1, help="Only this one of several front-ends; else all.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
 ) -> None:
     """Look a site over: versions, permissions, space, ports, keys, registry, certificate, clock; says how to mend."""
     host = cast(Host, context.obj)
-    found = examine(host, site)
+    found = examine(host, site, frontend)
     worst = {level: sum(one.level is level for one in found) for level in Level}
     if as_json:
         host.emit(
@@ -70,24 +74,35 @@ def doctor(
         raise typer.Exit(EXIT_REFUSED)
 
 
-def examine(host: Host, path: Path) -> list[Finding]:
-    """Everything that can be said of a site; a check that cannot be made is a finding too."""
+def examine(host: Host, path: Path, frontend: int | None = None) -> list[Finding]:
+    """Everything that can be said of a site and of one front-end or all of them; a check that cannot be made is a
+    finding too.
+    """
     from onecard_site import SiteError
 
     found = [*check_versions(), *check_clock(time.time())]
     try:
-        site = host.site(path)
+        whole = host.site(path)
+        sites = list(whole.each_frontend()) if frontend is None else [whole.of_frontend(frontend)]
     except SiteError as error:
         return [*found, Finding("site file", Level.BAD, str(error), "correct that line of the site file")]
-    found.append(Finding("site file", Level.OK, f"site {site.site.id}, {site.site.name}"))
+    found.append(Finding("site file", Level.OK, f"site {whole.site.id}, {whole.site.name}"))
+    for at, site in enumerate(sites):
+        more = [one for one in _examined(site) if one not in found]  # what two share is said once
+        if at:
+            more = [replace(one, says=f"front-end {site.frontend.id}: {one.says}") for one in more]
+        found += more
+    return found
+
+
+def _examined(site: SiteFile) -> Findings:
     from onecard_doctor_keys import KEY_CHECKS
 
     for name, check in (*CHECKS, *KEY_CHECKS):
         try:
-            found += check(site)
+            yield from check(site)
         except OSError as error:
-            found.append(Finding(name, Level.BAD, str(error), "make that path readable for the service's user"))
-    return found
+            yield Finding(name, Level.BAD, str(error), "make that path readable for the service's user")
 
 
 # -- this machine

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,12 +68,12 @@ class Host:
 
         return load_site(path, self.environment)
 
-    def frontend(self, path: Path) -> FrontendPlace:
-        """The front-end's part of the site."""
+    def frontend(self, path: Path, number: int | None = None) -> FrontendPlace:
+        """One front-end's part of the site; None: that of `[frontend]`. Raises SiteError."""
         from frontend_server.place import FrontendPlace
         from frontend_server.settings import FrontendSettings
 
-        site = self.site(path)
+        site = self.site(path).of_frontend(number)
         ours = site.frontend
         data_dir = site.path(ours.data_dir)
         return FrontendPlace(
@@ -116,10 +116,19 @@ class Host:
             keystore=lambda: self._keystore(site, ours.keystore, ours.unlock),
         )
 
-    def spool(self, path: Path) -> Path:
-        """The front-end's spool."""
-        site = self.site(path)
+    def spool(self, path: Path, number: int | None = None) -> Path:
+        """One front-end's spool; None: that of `[frontend]`. Raises SiteError."""
+        site = self.site(path).of_frontend(number)
         return site.path(site.frontend.data_dir) / SPOOL_FILE
+
+    def control(self, path: Path, number: int | None = None) -> str:
+        """One front-end's control socket; None: that of `[frontend]`. Raises SiteError."""
+        site = self.site(path).of_frontend(number)
+        return site.socket(site.frontend.control_socket)
+
+    def frontends(self, path: Path) -> list[int]:
+        """The numbers of the site's front-ends, that of `[frontend]` first."""
+        return self.site(path).numbers()
 
     def simulator(self, path: Path) -> SimPlace:
         """Terminals and cards of the site, for the simulator."""
@@ -238,6 +247,12 @@ class Host:
                 return False
             return True
 
+    @staticmethod
+    def free_bytes(path: Path) -> tuple[int, int]:
+        """(free, total) bytes of the volume that holds a file."""
+        found = os.statvfs(path.parent)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
     def notify(self, state: str) -> None:
         """Tell systemd (`Type=notify`), where it has asked to be told."""
         address = self.environment.get("NOTIFY_SOCKET", "")
@@ -296,6 +311,13 @@ class Host:
     def yuan(cents: int) -> str:
         """An amount as people write it."""
         return f"{'-' if cents < 0 else ''}{abs(cents) // 100}.{abs(cents) % 100:02d}"
+
+    @staticmethod
+    def moment(utc_ms: int | None) -> str:
+        """An instant as people here read it; a dash for none."""
+        if not utc_ms:
+            return "–"
+        return datetime.fromtimestamp(utc_ms / 1000, UTC).astimezone().isoformat(" ", "seconds")
 
     @staticmethod
     def day(trade_day: int) -> str:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from onecard_runtime import RealFiles, RealRandom
-from onecard_site import SITE_FILE_NAME, SiteError, SiteFile
+from onecard_site import SITE_FILE_NAME, SiteError, SiteFile, frontend_section
 from protocol.codes import CardKind, ProofSuite, Suite, TerminalClass, TerminalKind
 from protocol.errors import DamagedData, ProtocolError
 from protocol.keys import link_key, seal_key
@@ -116,11 +116,11 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
         raise KeysError(f"{site_file}: there is a site here already; keys are made once")
     directory.mkdir(parents=True, exist_ok=True)
     offline, secrets = directory / OFFLINE, directory / SECRETS
-    root_seed, signing_seed = (_fresh(SEED_BYTES) for _ in range(2))
+    root_seed, signing_seed = (fresh_key(SEED_BYTES) for _ in range(2))
     root = SoftwareSigner(root_seed)
-    link_master, seal_master = (_fresh(KEY_BYTES) for _ in range(2))
-    cards = card_masters(lambda: _fresh(KEY_BYTES))
-    batch_keys = {number: _fresh(KEY_BYTES) for number in range(1, frontends + 1)}
+    link_master, seal_master = (fresh_key(KEY_BYTES) for _ in range(2))
+    cards = card_masters(lambda: fresh_key(KEY_BYTES))
+    batch_keys = {number: fresh_key(KEY_BYTES) for number in range(1, frontends + 1)}
     certificate = issue_certificate(
         root,
         key_id=1,
@@ -149,7 +149,8 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
     write(secrets, "load", "load", {name: cards[name] for name in LOAD_MASTERS}, {})
     write(secrets, "terminals", "terminals", {}, public)
     RealFiles().replace(str(directory / "registry.json"), Registry(site).dump())
-    RealFiles().replace(str(site_file), _site_text(site, time_zone, root.public_key).encode())
+    others = "".join(map(frontend_section, range(2, frontends + 1)))
+    RealFiles().replace(str(site_file), (_site_text(site, time_zone, root.public_key) + others).encode())
 
 
 def enrol(
@@ -178,7 +179,7 @@ def enrol(
                 epoch=1,
                 suite=suite,
                 key_version=1,
-                enrolment_id=_fresh(ENROLMENT_ID_BYTES),
+                enrolment_id=fresh_key(ENROLMENT_ID_BYTES),
                 merchant=FIRST_MERCHANT + offset % merchants,
                 name=f"till {terminal}",
                 proof_suite=proof_suite,
@@ -203,7 +204,7 @@ def replace_terminal(site: SiteFile, terminal: int) -> int:
     masters = KeyFile.named(site.path(OFFLINE), "enrolment").open()
     store = KeyFile.named(site.path(SECRETS), "terminals")
     provisioned = store.open()
-    renewed = entry.re_enrolled(_fresh(ENROLMENT_ID_BYTES))
+    renewed = entry.re_enrolled(fresh_key(ENROLMENT_ID_BYTES))
     registry.put(renewed)
     _provision(provisioned, masters, renewed)
     store.write(provisioned)  # keys first: a terminal that the registry names must find them
@@ -249,7 +250,7 @@ def personalise(
             raise KeysError(f"no {kind.name} cards here: {error}; a site made today has these masters") from None
         images = bytearray()
         for each in range(number, number + share):
-            uid = b"\x04" + _fresh(6)
+            uid = b"\x04" + fresh_key(6)
             images += make(each, uid, opening_cents)
             facts = {"number": each, "uid": uid.hex(), "kind": int(kind), "key_version": KEY_VERSION, "group": 0}
             lines.append(json.dumps(facts | {"opening_cents": opening_cents}))
@@ -282,7 +283,8 @@ def key_table(site: SiteFile) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _fresh(count: int) -> bytes:
+def fresh_key(count: int) -> bytes:
+    """Random bytes that are no pattern (promise 6)."""
     while True:
         key = RealRandom().random_bytes(count)
         if not weak_key(key):

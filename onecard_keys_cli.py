@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
-from onecard_host import Host
+from onecard_host import EXIT_USAGE, Host
 
 if TYPE_CHECKING:
     from onecard_keys import Progress
@@ -26,6 +26,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Keys of a site, its terminals and cards (密钥). One card one key (一卡一密); no key is ever shown.",
 )
+
+frontends_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Further front-ends (前置机) of a site.")
+app.add_typer(frontends_app, name="frontend")
 
 
 class Kind(Enum):
@@ -49,7 +52,9 @@ def init(
     context: typer.Context,
     site: SitePath = Path(),
     site_id: Annotated[int, typer.Option(min=1, max=0xFFFF_FFFF, help="Number of the site.")] = 1,
-    frontends: Annotated[int, typer.Option(min=1, max=100, help="Front-ends that get a key file.")] = 1,
+    frontends: Annotated[
+        int, typer.Option(min=1, max=100, help="Front-ends (前置机); one more later: onecard keys frontend add.")
+    ] = 1,
     time_zone: Annotated[str, typer.Option(help="IANA name; days of trade begin at its midnight.")] = "Asia/Shanghai",
     as_json: AsJson = False,
 ) -> None:
@@ -166,6 +171,36 @@ def show(context: typer.Context, site: SitePath = Path(), as_json: AsJson = Fals
         host.emit({"keys": [{"file": file, "key": key, "check_value": value} for file, key, value in found]})
         return
     host.table("keys", ["file", "key", "check value"], [[*row] for row in found])
+
+
+@frontends_app.command("add", epilog=EXAMPLE + "onecard keys frontend add --listen 0.0.0.0:4701 --site canteen")
+def frontend_add(
+    context: typer.Context,
+    site: SitePath = Path(),
+    number: Annotated[int | None, typer.Option("--id", min=1, max=0xFFFF_FFFF, help="Its number; else free.")] = None,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where it takes terminals.")] = "127.0.0.1:0",
+    as_json: AsJson = False,
+) -> None:
+    """Add a front-end to the site. Its own keys, data directory and section of the site file; nothing is overwritten.
+
+    Terminals need no new keys: every front-end knows the link masters. A ledger that runs must be started again to
+    know the new batch key.
+    """
+    from onecard_keys_frontend import add_frontend
+    from onecard_runtime import split_address
+
+    host = _host(context)
+    try:
+        split_address(listen)
+    except ValueError as error:
+        host.complain(str(error))
+        raise typer.Exit(EXIT_USAGE) from None
+    made = add_frontend(host.site(site), number=number, listen_address=listen)
+    if as_json:
+        host.emit({"frontend": made, "listen_address": listen})
+        return
+    host.say(f"Front-end {made} is in the site file. Start the ledger again: it must know the new batch key.")
+    host.say(f"Next: onecard serve --frontend {made} --site {site}")
 
 
 def _host(context: typer.Context) -> Host:

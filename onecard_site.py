@@ -2,9 +2,11 @@
 
     [site]      id, name, time_zone, registry, root_public_key
     [frontend]  id, listen_address, data_dir, keystore, unlock, control_socket, ledger_link, …
+    [frontends.2]  the same for a second front-end; what it leaves out is named after its number (docs/frontends.md)
     [ledger]    data_dir, keystore, unlock, link_socket, admin_socket, …
 
-`ONECARD_FRONTEND__LISTEN_ADDRESS=0.0.0.0:4700` sets one value. Paths are taken from the file's own directory. Secrets
+`ONECARD_FRONTEND__LISTEN_ADDRESS=0.0.0.0:4700` sets one value, `ONECARD_FRONTENDS__2__LISTEN_ADDRESS` one of the
+second front-end. Paths are taken from the file's own directory. Secrets
 never stand in it, only the paths to them. A mistake is answered by a sentence that names file, section, key and what is
 expected.
 """
@@ -12,17 +14,19 @@ expected.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec import structs
 
 SITE_FILE_NAME: Final = "site.toml"
 ENVIRONMENT_PREFIX: Final = "ONECARD_"
 SITE_FILE_BYTES_MAX: Final = 1 << 20
+FRONTENDS_MAX: Final = 100  # as many as `onecard keys init` makes key files for
 SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path of AF_UNIX, less the final zero
 
 Id = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF_FFFF)]
@@ -75,8 +79,30 @@ class SiteFile(msgspec.Struct, forbid_unknown_fields=True):
 
     site: SiteSection
     frontend: FrontendSection = msgspec.field(default_factory=FrontendSection)
+    frontends: dict[str, FrontendSection] = msgspec.field(default_factory=dict)
     ledger: LedgerSection = msgspec.field(default_factory=LedgerSection)
     directory: str = ""
+
+    def numbers(self) -> list[int]:
+        """Of every front-end of the file, that of `[frontend]` first."""
+        return [self.frontend.id, *sorted(one.id for one in self.frontends.values())]
+
+    def of_frontend(self, number: int | None) -> SiteFile:
+        """The site as that front-end sees it: `frontend` is its own section. None: that of `[frontend]`.
+
+        Raises SiteError naming those there are.
+        """
+        if number is None or number == self.frontend.id:
+            return structs.replace(self, frontends={})
+        for section in self.frontends.values():
+            if section.id == number:
+                return structs.replace(self, frontend=section, frontends={})
+        there = ", ".join(map(str, self.numbers()))
+        raise SiteError(f"there is no front-end {number} in this site file, only {there}")
+
+    def each_frontend(self) -> Iterator[SiteFile]:
+        """The site as each of its front-ends sees it."""
+        return (self.of_frontend(number) for number in self.numbers())
 
     def path(self, value: str) -> Path:
         """A path of the file, absolute."""
@@ -137,12 +163,28 @@ def load_site(path: Path, environment: Mapping[str, str]) -> SiteFile:
         raise SiteError(f"{path}: {error}") from error
     _overlay(tree, environment)
     try:
+        _name_frontends(tree)
         site = msgspec.convert(tree, SiteFile, strict=True)
+        _keep_apart(site)
     except msgspec.ValidationError as error:
         raise SiteError(f"{path}: {_readable(str(error))}") from error
+    except SiteError as error:
+        raise SiteError(f"{path}: {error}") from None
     site.directory = str(path.parent.absolute())
     site.utc_offset_ms()
     return site
+
+
+def frontend_section(number: int, listen_address: str = "127.0.0.1:0") -> str:
+    """The text of one more front-end's section, with every name spelt out."""
+    return f"""
+[frontends.{number}]                             # 前置机 {number}: onecard serve --frontend {number}
+listen_address = "{listen_address}"
+data_dir = "data/frontend-{number}"
+keystore = "secrets/frontend-{number}.keystore"
+unlock = "secrets/frontend-{number}.unlock"
+control_socket = "run/frontend-{number}.sock"
+"""
 
 
 def _overlay(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -150,9 +192,43 @@ def _overlay(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
             continue
         section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        value = int(text) if text.isdecimal() else text
         if section in ("site", "frontend", "ledger"):
-            values = tree.setdefault(section, {})
-            values[key] = int(text) if text.isdecimal() else text
+            tree.setdefault(section, {})[key] = value
+        elif section == "frontends":
+            number, _, key = key.partition("__")
+            tree.setdefault(section, {}).setdefault(number, {})[key] = value
+
+
+def _name_frontends(tree: dict[str, Any]) -> None:
+    """Give every `[frontends.N]` its number, and what it leaves out a name of its own; raises SiteError."""
+    others = tree.get("frontends")
+    if not isinstance(others, dict):
+        return  # a mistake that the conversion puts into words
+    if len(others) >= FRONTENDS_MAX:
+        raise SiteError(f"[frontends]: a site has at most {FRONTENDS_MAX} front-ends")
+    first = tree.get("frontend", {})
+    for name, section in others.items():
+        if not isinstance(section, dict):
+            continue
+        if not name.isdecimal() or section.setdefault("id", int(name)) != int(name):
+            raise SiteError(f"[frontends.{name}]: the section's name is the front-end's number, as in [frontends.2]")
+        section.setdefault("data_dir", f"data/frontend-{name}")
+        section.setdefault("keystore", f"secrets/frontend-{name}.keystore")
+        section.setdefault("unlock", f"secrets/frontend-{name}.unlock")
+        section.setdefault("control_socket", f"run/frontend-{name}.sock")
+        if isinstance(first, dict) and "ledger_link" in first:
+            section.setdefault("ledger_link", first["ledger_link"])
+
+
+def _keep_apart(site: SiteFile) -> None:
+    """Two front-ends with one number, spool, key file, socket or port would each undo the other; raises SiteError."""
+    sections = [site.frontend, *site.frontends.values()]
+    for key in ("id", "data_dir", "keystore", "control_socket", "listen_address"):
+        values = [getattr(one, key) for one in sections]
+        shared = next((value for value in values if values.count(value) > 1), None)
+        if shared is not None and not str(shared).endswith(":0"):  # port 0 is a free one for each
+            raise SiteError(f"two front-ends have {key} {shared}; each needs its own")
 
 
 def _readable(message: str) -> str:

@@ -1,4 +1,4 @@
-"""The front-end's verbs: `serve` composes the server, `status` and `fleet` ask the running one.
+"""The front-end's verbs: `serve` composes the server, `status` asks the running one (`fleet`: `cli_fleet`).
 
 What they need of the world comes from the command line through typer's context (`Host`, implemented in the root).
 
@@ -23,6 +23,9 @@ EXAMPLE: Final = "\b\nExample:\n  "
 SitePath = Annotated[
     Path, typer.Option("--site", "--config", envvar="ONECARD_SITE", help="The site's directory, or its site.toml.")
 ]
+FrontendNumber = Annotated[
+    int | None, typer.Option("--frontend", min=1, help="Number of one of several front-ends; else that of [frontend].")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
 LogFile = Annotated[Path | None, typer.Option("--log", help="Write the log here instead of stderr.")]
 
@@ -30,7 +33,8 @@ LogFile = Annotated[Path | None, typer.Option("--log", help="Write the log here 
 class Host(Protocol):
     """What the command line lends."""
 
-    def frontend(self, path: Path) -> FrontendPlace: ...
+    def frontend(self, path: Path, number: int | None = None) -> FrontendPlace: ...
+    def control(self, path: Path, number: int | None = None) -> str: ...
     def run(self, start: Callable[[Any], None], *, name: str, log_file: Path | None = None) -> int: ...
     def locked(self, directory: Path) -> AbstractContextManager[None]: ...
     def ask(self, address: str, request: Mapping[str, object]) -> dict[str, Any]: ...
@@ -40,21 +44,22 @@ class Host(Protocol):
     def say(self, text: str) -> None: ...
     def pause(self, pause_ms: int) -> None: ...
     def complain(self, sentence: str) -> None: ...
+    def moment(self, utc_ms: int | None) -> str: ...
     def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None: ...
 
 
-def _host(context: typer.Context) -> Host:
+def host_of(context: typer.Context) -> Host:
+    """What the command line lends this verb."""
     return cast(Host, context.obj)
 
 
 app = typer.Typer(rich_markup_mode=None)
-fleet = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Terminals of the running front-end: online, behind, refused."
-)
 
 
 @app.command("serve", epilog=EXAMPLE + "onecard serve --config canteen --log canteen/frontend.log")
-def serve(context: typer.Context, site: SitePath = Path(), log: LogFile = None) -> None:
+def serve(
+    context: typer.Context, site: SitePath = Path(), frontend: FrontendNumber = None, log: LogFile = None
+) -> None:
     """Run the terminal front-end server (前置机) until SIGTERM or Ctrl-C.
 
     One line of JSON on stdout says that terminals can connect, and where. Records are on disk before they are
@@ -62,8 +67,8 @@ def serve(context: typer.Context, site: SitePath = Path(), log: LogFile = None) 
     """
     from frontend_server.serving import Serving
 
-    host = _host(context)
-    place = host.frontend(site)
+    host = host_of(context)
+    place = host.frontend(site, frontend)
     with host.locked(place.data_dir):
         serving = Serving.prepare(place, ready=host.ready, stopping=lambda: host.notify("STOPPING=1"))
         code = host.run(serving.start, name="frontend", log_file=log)
@@ -73,11 +78,14 @@ def serve(context: typer.Context, site: SitePath = Path(), log: LogFile = None) 
 
 
 @app.command("status", epilog=EXAMPLE + "onecard status --site canteen")
-def status(context: typer.Context, site: SitePath = Path(), as_json: AsJson = False) -> None:
+def status(
+    context: typer.Context, site: SitePath = Path(), frontend: FrontendNumber = None, as_json: AsJson = False
+) -> None:
     """Figures of the running front-end: terminals, spool, link to the ledger, lists, alarms."""
-    host = _host(context)
-    answer = _fresh_status(host, site)
-    alarms = _asked(host, site, {"verb": "alarms"}) if answer.get("alarms") else {"alarms": []}
+    host = host_of(context)
+    control = host.control(site, frontend)
+    answer = _fresh_status(host, control)
+    alarms = asked(host, control, {"verb": "alarms"}) if answer.get("alarms") else {"alarms": []}
     if as_json:
         host.emit(answer | {"standing": alarms["alarms"]})
         return
@@ -95,70 +103,22 @@ def status(context: typer.Context, site: SitePath = Path(), as_json: AsJson = Fa
         host.say(f"ALARM {alarm['alarm']} ({alarm['subject']}): {alarm['text']}\n  do: {alarm['what_to_do']}")
 
 
-@fleet.command("list", epilog=EXAMPLE + "onecard fleet list --behind --site canteen")
-def fleet_list(
-    context: typer.Context,
-    site: SitePath = Path(),
-    behind: Annotated[bool, typer.Option("--behind", help="Only terminals with records not uploaded.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Every terminal seen since the server's start. Online or not, what it holds back, which list it has."""
-    host = _host(context)
-    sessions: list[dict[str, Any]] = []
-    after: int | None = 0
-    while after is not None:
-        page = _asked(host, site, {"verb": "sessions", "after": after})
-        sessions += page["sessions"]
-        after = page["next"]
-    if behind:
-        sessions = [one for one in sessions if one["backlog"]]
-    if as_json:
-        host.emit({"terminals": sessions})
-        return
-    columns = ["terminal", "online", "epoch", "durable", "settled", "backlog", "list_version", "address"]
-    rows: list[list[object]] = [[_cell(one.get(name, "")) for name in columns] for one in sessions]
-    host.table(f"{sum(one['online'] for one in sessions)} of {len(sessions)} online", columns, rows)
-
-
-@fleet.command("refused", epilog=EXAMPLE + "onecard fleet refused --limit 20 --site canteen")
-def fleet_refused(
-    context: typer.Context,
-    site: SitePath = Path(),
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Newest first, at most this many.")] = 100,
-    as_json: AsJson = False,
-) -> None:
-    """Refused log-ins with the true reason. The wire never tells it."""
-    host = _host(context)
-    answer = _asked(host, site, {"verb": "refused", "limit": limit})
-    if as_json:
-        host.emit(answer)
-        return
-    columns = ["terminal", "epoch", "address", "reason", "what_to_do"]
-    host.table("refused log-ins", columns, [[one.get(name, "") for name in columns] for one in answer["refused"]])
-
-
-def _fresh_status(host: Host, site: Path) -> dict[str, Any]:
+def _fresh_status(host: Host, control: str) -> dict[str, Any]:
     """The status with figures of the spool that were read after we asked; the server reads them behind its answer."""
-    answer = _asked(host, site, {"verb": "status", "fresh": True})
+    answer = asked(host, control, {"verb": "status", "fresh": True})
     wanted = answer["spool_asked"]
     for _ in range(FRESH_TRIES_MAX):
         if answer["spool_answered"] >= wanted:
             break
         host.pause(FRESH_PAUSE_MS)
-        answer = _asked(host, site, {"verb": "status"})
+        answer = asked(host, control, {"verb": "status"})
     return answer
 
 
-def _asked(host: Host, site: Path, request: Mapping[str, object]) -> dict[str, Any]:
-    """The answer of the control socket without its `ok`."""
-    answer = host.ask(host.frontend(site).settings.control_address, request)
+def asked(host: Host, control: str, request: Mapping[str, object]) -> dict[str, Any]:
+    """The answer of a control socket without its `ok`; ends the command where it is none."""
+    answer = host.ask(control, request)
     if not answer.pop("ok", False):
         host.complain(f"the front-end refuses: {answer.get('error', 'no reason given')}")
         raise typer.Exit(1)
     return answer
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else value

@@ -2,17 +2,21 @@
 
     {"verb": "status"}                                        counts, spool, link, lists, number of alarms
     {"verb": "sessions", "after": 0, "limit": 500}            one object per terminal, ascending; `next` goes on
+    {"verb": "terminal", "terminal": 1001}                    everything known of one terminal, and what to do
+    {"verb": "gaps", "after": [0, 0], "limit": 200}           sequences not held, of the next epochs; `next` goes on
     {"verb": "refused", "limit": 100}                         refused log-ins with the true reason, newest first
     {"verb": "alarms"}                                        standing alarms with what to do
     {"verb": "stop"}                                          answers, then stops the server
 
 An answer is `{"ok": true, …}` or `{"ok": false, "error": "…"}`. The socket's mode (0600, directory 0700) is the access
-control. Lines, clients and answers are bounded; a client that does not read its answers is cut off.
+control. Lines, clients and answers are bounded; a client that does not read its answers is cut off. An answer that
+needs the spool comes later; the client's further lines wait for it.
 """
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -26,7 +30,10 @@ UNREAD_BYTES_MAX: Final = 1 << 20  # answers a client may leave unread
 
 Arguments = Mapping[str, Any]
 Answer = dict[str, Any]
-Verb = Callable[[Arguments], Answer]
+Reply = Callable[[Answer], None]
+Later = Callable[[Reply], None]
+"""Gives its answer, once, to the reply it is called with: at once or when the spool's thread has looked."""
+Verb = Callable[[Arguments], Answer | Later]
 
 
 class RequestError(ValueError):
@@ -88,19 +95,26 @@ class ControlServer:
     def line_bytes_max(self) -> int:
         return self._settings.control_line_bytes_max
 
-    def answer(self, line: bytes) -> Answer:
-        """What a request line is answered with; never raises for what a client sends."""
+    def answer(self, line: bytes, reply: Reply) -> None:
+        """Answer a request line, now or later; never raises for what a client sends."""
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
-            return {"ok": False, "error": "not JSON"}
+            reply({"ok": False, "error": "not JSON"})
+            return
         verb = request.get("verb") if isinstance(request, dict) else None
         if not isinstance(verb, str) or verb not in self._verbs:
-            return {"ok": False, "error": "verb must be one of " + ", ".join(self._verbs)}
+            reply({"ok": False, "error": "verb must be one of " + ", ".join(self._verbs)})
+            return
         try:
-            return {"ok": True, **self._verbs[verb](request)}
+            answer = self._verbs[verb](request)
         except RequestError as error:
-            return {"ok": False, "error": str(error)}
+            reply({"ok": False, "error": str(error)})
+            return
+        if isinstance(answer, dict):
+            reply({"ok": True, **answer})
+        else:
+            answer(lambda found: reply({"ok": True, **found}))
 
 
 class _Client:
@@ -110,6 +124,10 @@ class _Client:
         self._server = server
         self._stream: Stream | None = None
         self._line = b""
+        self._lines: deque[bytes] = deque()
+        """Whole lines that wait for the answer to one before; nothing is read meanwhile."""
+        self._is_asked = False
+        self._is_going = False
         self._idle: Deadline | None = None
 
     def connected(self, stream: Stream) -> None:
@@ -125,19 +143,46 @@ class _Client:
         if stream is None:
             return
         *lines, self._line = (self._line + data).split(b"\n")
-        for line in lines:
-            if len(line) > self._server.line_bytes_max:
-                break
-            stream.write(_line(self._server.answer(line)))
-            if stream.write_buffer_bytes() > UNREAD_BYTES_MAX:
-                stream.abort()
-                return
-        if max(map(len, (*lines, self._line))) > self._server.line_bytes_max:
-            stream.write(_line({"ok": False, "error": f"a line has at most {self._server.line_bytes_max} bytes"}))
-            self.end()
-        elif lines and self._idle is not None:
+        self._lines.extend(lines)
+        self._go_on()
+        if self._stream is not None and len(self._line) > self._server.line_bytes_max:
+            self._too_long(stream)
+        elif self._stream is not None and lines and self._idle is not None:
             self._idle.cancel()
             self._idle = self._server.idle_deadline(self.end)
+
+    def _go_on(self) -> None:
+        """Answer lines in order, as far as their answers are there."""
+        if self._is_going:
+            return
+        self._is_going = True
+        while self._lines and not self._is_asked and self._stream is not None:
+            line = self._lines.popleft()
+            if len(line) > self._server.line_bytes_max:
+                self._too_long(self._stream)
+                break
+            self._is_asked = True
+            self._server.answer(line, self._answered)
+            if self._is_asked and self._stream is not None:
+                self._stream.pause_reading()
+        self._is_going = False
+
+    def _answered(self, answer: Answer) -> None:
+        self._is_asked = False
+        stream = self._stream
+        if stream is None:
+            return
+        stream.write(_line(answer))
+        if stream.write_buffer_bytes() > UNREAD_BYTES_MAX:
+            stream.abort()
+            self._stream = None
+            return
+        stream.resume_reading()
+        self._go_on()
+
+    def _too_long(self, stream: Stream) -> None:
+        stream.write(_line({"ok": False, "error": f"a line has at most {self._server.line_bytes_max} bytes"}))
+        self.end()
 
     def drained(self) -> None:
         """Nothing waits for it."""

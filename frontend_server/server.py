@@ -14,12 +14,14 @@ from frontend_server.admission import Admission
 from frontend_server.alarms import Alarms
 from frontend_server.control import ControlServer
 from frontend_server.distribution import Distribution
+from frontend_server.fleet_views import FleetViews
 from frontend_server.gate import Gate
 from frontend_server.intake import IntakeQueue
 from frontend_server.keys import FrontendKeys
 from frontend_server.metrics import Metrics
 from frontend_server.parts import Parts
 from frontend_server.ports_used import Forwarder
+from frontend_server.recollections import Recollections
 from frontend_server.refusals import Refusals
 from frontend_server.sessions import Sessions, TerminalStatus
 from frontend_server.settings import FrontendSettings
@@ -131,8 +133,10 @@ class FrontendServer:
             distribution=distribution,
             report=forwarder.report,
         )
+        self._recollections = Recollections()
         self._views = Views(self.parts, forwarder, writer, self.address)
-        verbs = {**self._views.verbs(), "stop": lambda _: self._stop_verb(stop_requested)}
+        fleet = FleetViews(self.parts, writer, self._recollections)
+        verbs = {**self._views.verbs(), **fleet.verbs(), "stop": lambda _: self._stop_verb(stop_requested)}
         self._control = ControlServer(settings=settings, network=network, wheel=self._wheel, verbs=verbs)
 
     # -- life
@@ -282,6 +286,8 @@ class FrontendServer:
 
     def on_recollect(self, terminal: int, epoch: int, first: int, last: int) -> None:
         live = self.parts.sessions.live(terminal)
+        now_ms = self._clock.now_ms()
+        self._recollections.note(terminal, epoch, first, last, now_ms=now_ms, passed_on=live is not None)
         if live is not None:
             live.recollect(epoch, first, last)
 

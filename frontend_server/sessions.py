@@ -48,9 +48,13 @@ class TerminalStatus:
 
     __slots__ = (
         "address",
+        "boot",
+        "clock_ahead_ms",
         "durable",
         "epoch",
+        "first_unacknowledged",
         "flags",
+        "heartbeats",
         "last_heard_ms",
         "list_version",
         "live",
@@ -73,6 +77,13 @@ class TerminalStatus:
         self.settled = 0
         self.next = 1
         """Sequence that the terminal's next record will get, as far as it has said."""
+        self.first_unacknowledged = 1
+        """Of its own epoch, as it has said last."""
+        self.boot = 0
+        self.clock_ahead_ms: int | None = None
+        """Its clock less ours at its last word; None: it has no time, or has not said."""
+        self.heartbeats = 0
+        """Of this session: from the second on, its clock has had our time."""
         self.flags = 0
         """Of its last HEARTBEAT."""
         self.list_version: Version = NO_VERSION
@@ -104,6 +115,10 @@ class Sessions:
     def live(self, terminal: int) -> LiveSession | None:
         status = self._statuses.get(terminal)
         return status.live if status is not None else None
+
+    def status(self, terminal: int) -> TerminalStatus | None:
+        """None: not seen since start."""
+        return self._statuses.get(terminal)
 
     def statuses(self) -> list[TerminalStatus]:
         """Of every terminal seen since start, ascending."""

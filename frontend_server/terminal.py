@@ -117,11 +117,24 @@ class TerminalConnection(AcknowledgingConnection):
         baseline = Baseline.decode(body)
         if baseline.terminal != self._terminal or baseline.entries[-1].epoch != self._epoch:
             raise Malformed("BASELINE", "not of the session's terminal and epoch")
+        now_ms = self._parts.clock.now_ms()
+        entry = baseline.entries[-1]
         assert self.status is not None
-        self.status.next = baseline.entries[-1].next
+        self.status.heartbeats = -1  # what it says of its clock now is from before our first word
+        self._heard(baseline.boot, baseline.clock_ms, entry.first_unacknowledged, entry.next, now_ms)
         self._parts.metrics.baselines += 1
         self._go(Phase.STORING)
-        self._submit(BaselineIntake(self._terminal, self._epoch, body, self._parts.clock.now_ms()))
+        self._submit(BaselineIntake(self._terminal, self._epoch, body, now_ms))
+
+    def _heard(self, boot: int, clock_ms: int, first_unacknowledged: int, next_sequence: int, now_ms: int) -> None:
+        """Note what the terminal says of itself, for operators."""
+        status = self.status
+        assert status is not None
+        status.boot = boot
+        status.heartbeats += 1
+        status.clock_ahead_ms = clock_ms - now_ms if clock_ms else None
+        status.first_unacknowledged = first_unacknowledged
+        status.next = next_sequence
 
     def _baseline_stored(self, outcome: Outcome) -> None:
         if self.phase is not Phase.STORING:  # the server goes down meanwhile
@@ -210,7 +223,7 @@ class TerminalConnection(AcknowledgingConnection):
         now_ms = self._parts.clock.now_ms()
         assert self.status is not None
         self.status.flags = beat.flags
-        self.status.next = beat.next
+        self._heard(beat.boot, beat.clock_ms, beat.first_unacknowledged, beat.next, now_ms)
         self._send(Time(beat.boot, beat.uptime_ds, now_ms).encode())
         self._submit(AnchorIntake(self._terminal, self._epoch, beat.boot, measured_anchor_ms(now_ms, beat.uptime_ds)))
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from frontend_server import alarms, refusals
-from frontend_server.control import REFUSED_LIMIT_MAX, SESSIONS_LIMIT_MAX, Answer, Arguments, Verb, number
+from frontend_server.control import REFUSED_LIMIT_MAX, Answer, Arguments, Verb, number
 from frontend_server.distribution import KINDS
+from frontend_server.fleet_views import shown
 from frontend_server.parts import Parts
 from frontend_server.ports_used import Forwarder
-from frontend_server.sessions import TerminalStatus
 from ledger_sync.spool import SpoolFacts, SpoolWriter
-from protocol.signed import NO_VERSION
 
 SPOOL_FACTS_MS: Final = 1_000  # facts are read on the spool's thread; they are at most this old when asked for often
 
 
 class Views:
-    """Answers for `status`, `sessions`, `refused` and `alarms`."""
+    """Answers for `status`, `refused` and `alarms`."""
 
     def __init__(self, parts: Parts, forwarder: Forwarder, writer: SpoolWriter, address: Callable[[], str]) -> None:
         self._parts = parts
@@ -41,7 +40,7 @@ class Views:
         self._read_spool()
 
     def verbs(self) -> dict[str, Verb]:
-        return {"status": self.status, "sessions": self.sessions, "refused": self.refused, "alarms": self.alarms}
+        return {"status": self.status, "refused": self.refused, "alarms": self.alarms}
 
     def status(self, arguments: Arguments) -> Answer:
         """With `fresh` the spool's figures are read for this question. No answer waits for the disk: they are in the
@@ -63,20 +62,10 @@ class Views:
             "spool_asked": self._spool_asked,
             "spool_answered": self._spool_answered,
             "link": dict(self._forwarder.state()),
-            "lists": {kind.name.lower(): _shown(parts.distribution.version(kind)) for kind in KINDS},
+            "lists": {kind.name.lower(): shown(parts.distribution.version(kind)) for kind in KINDS},
             "alarms": len(parts.alarms),
             "alarms_not_listed": parts.alarms.not_listed,
             "counts": parts.metrics.as_dict(),
-        }
-
-    def sessions(self, arguments: Arguments) -> Answer:
-        after = number(arguments, "after", 0, 0xFFFF_FFFF)
-        limit = number(arguments, "limit", SESSIONS_LIMIT_MAX, SESSIONS_LIMIT_MAX)
-        found = [status for status in self._parts.sessions.statuses() if status.terminal > after]
-        page = found[:limit]
-        return {
-            "sessions": [self._session(status) for status in page],
-            "next": page[-1].terminal if page and len(found) > len(page) else None,
         }
 
     def refused(self, arguments: Arguments) -> Answer:
@@ -114,25 +103,6 @@ class Views:
             "not_listed": self._parts.alarms.not_listed,
         }
 
-    def _session(self, status: TerminalStatus) -> dict[str, Any]:
-        clock = self._parts.clock
-        held = self._parts.distribution.version(KINDS[0])
-        return {
-            "terminal": status.terminal,
-            "online": status.live is not None,
-            "online_since_ms": status.online_since_ms,
-            "last_heard_ms": clock.now_ms() - (clock.monotonic_ms() - status.last_heard_ms),
-            "address": status.address,
-            "epoch": status.epoch,
-            "durable": status.durable,
-            "settled": status.settled,
-            "backlog": status.backlog,
-            "flags": status.flags,
-            "list_version": _shown(status.list_version),
-            "list_current": status.list_version == held,
-            "suspect": status.suspect_epoch == status.epoch,
-        }
-
     def _read_spool(self, *, is_forced: bool = False) -> None:
         """Fetch the spool's figures, for this question if it is quick and for the next in any case."""
         now_ms = self._parts.clock.monotonic_ms()
@@ -147,7 +117,3 @@ class Views:
             self._spool_error = "" if error is None else str(error)
 
         self._writer.run(lambda spool: spool.facts(), read)
-
-
-def _shown(version: tuple[int, int]) -> str | None:
-    return None if version == NO_VERSION else f"{version[0]}.{version[1]}"

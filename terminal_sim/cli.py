@@ -61,7 +61,10 @@ DumpDir = Annotated[Path, typer.Argument(metavar="DUMP", help="The --dump direct
 def run(
     context: typer.Context,
     *,
-    connect: Annotated[str, typer.Option(metavar="HOST:PORT", help="The front-end's terminal port.")],
+    connect: Annotated[
+        list[str],
+        typer.Option(metavar="HOST:PORT", help="The front-end's terminal port; given twice, terminals move over."),
+    ],
     site: Annotated[Path, typer.Option(envvar="ONECARD_SITE", help="The site's directory, or its site.toml.")] = Path(),
     terminals: Annotated[int, typer.Option(min=1, max=100_000, help="How many terminals of the registry play.")] = 20,
     taps: Annotated[int, typer.Option(min=0, max=1_000_000_000, help="Taps of the whole run.")] = 1000,
@@ -107,7 +110,7 @@ def run(
     log = log if log is not None or dump is None else dump / LOG_FILE
     asked = Asked(terminals=terminals, taps=taps, rate=rate, seed=seed, faults=faults, profile=profile.value)
     given = Circumstances(
-        address=connect,
+        addresses=tuple(each for one in connect for each in one.split(",") if each),
         dump=dump,
         report=report,
         control=str(Path(control).absolute()) if control else "",

@@ -50,6 +50,8 @@ SILENCE_MS_MAX: Final = HEARTBEAT_MS + ACK_MS_MAX
 WRITE_BUFFER_BYTES_MAX: Final = 64 * 1024  # a front-end that does not read gets no more
 RTC_TOLERANCE_MS: Final = 500  # smaller differences are the network's
 
+_STAYS: Final = frozenset({ByeCode.REKEY, ByeCode.IDLE, ByeCode.TAKEN_OVER})
+"""The front-end is well and only this session is over; after any other end the next address is tried."""
 _BYE_DELAY_MS: Final[dict[ByeCode, int]] = {
     ByeCode.REKEY: 0,
     ByeCode.IDLE: 0,
@@ -76,6 +78,7 @@ class Connection:
         self._answered_ms = 0
         self._heard_ms = 0
         self._delay_ms: int | None = None
+        self._stays = False
         self._closing = False
         self._over = False
 
@@ -166,7 +169,7 @@ class Connection:
             return
         self._over = True
         self._cancel_timer()
-        self._uplink.ended(self, self._delay_ms)
+        self._uplink.ended(self, self._delay_ms, stay=self._stays)
 
     def _close(self, why: str, delay_ms: int | None = None) -> None:
         """End this connection from our side; `closed` follows."""
@@ -380,4 +383,5 @@ class Connection:
             uplink.forked()
         if bye.code is ByeCode.TAKEN_OVER:
             uplink.counters.taken_over += 1
+        self._stays = bye.code in _STAYS
         self._close(f"BYE {bye.code.name}", _BYE_DELAY_MS.get(bye.code))

@@ -68,7 +68,8 @@ class Asked:
 class Circumstances:
     """What may differ when a run is continued."""
 
-    address: str
+    addresses: tuple[str, ...]
+    """Of front-ends: each terminal has one as its first, in turn, and moves on from one that it loses."""
     dump: Path | None = None
     report: Path | None = None
     control: str = ""
@@ -108,6 +109,8 @@ class Play:
             SetupError, FaultSpecError: what was asked cannot be done; the text says what to do.
             OSError, ProtocolError: files that cannot be read, or are damaged.
         """
+        if not circumstances.addresses:
+            raise SetupError("--connect names no front-end; an example is 127.0.0.1:4700")
         faults = parse_faults(asked.faults)
         Profile(asked.profile)
         dump = circumstances.dump
@@ -150,7 +153,7 @@ class Play:
             cards=self.cards,
             truth=self.truth,
             opening=self.opening,
-            addresses=(given.address,),
+            addresses=given.addresses,
             seed=asked.seed,
             clock=world.clock,
             network=world.network,

@@ -126,7 +126,7 @@ class Till:
         self._count_records()  # none was observed while there was no uplink
         self.uplink = Uplink(
             terminal,
-            addresses=shared.addresses,
+            addresses=self._addresses(),
             network=shared.network,
             clock=shared.clock,
             random=shared.random,
@@ -168,6 +168,12 @@ class Till:
         assert self.terminal is None
         self.seat, self.chip, self.flash, self.is_retired = seat, chip, flash, False
         self._shared.figures.replaced(self.number)
+
+    def _addresses(self) -> Sequence[str]:
+        """All front-ends, this till's own first: tills share them out in turn."""
+        known = self._shared.addresses
+        first = self.index % len(known)
+        return (*known[first:], *known[:first])
 
     def tap(self, card: CardReader, amount_cents: int) -> TapResult:
         """Raises PowerCut: the till has gone dark under the card."""

@@ -81,7 +81,11 @@ class Uplink:
         on_power_cut: Callable[[], None] | None = None,
         body_bytes_max: int = BODY_BYTES_MAX_TCP,
     ) -> None:
-        """`addresses` are tried in turn. `on_power_cut` is told when the flash tears inside a callback."""
+        """`addresses` are of front-ends, its own first; the terminal stays with one until it loses it, or is sent away,
+        and then goes on to the next. Where it was acknowledged decides nothing: every log-in asks (R7).
+
+        `on_power_cut` is told when the flash tears inside a callback.
+        """
         assert addresses
         self.terminal = terminal
         self.state = UplinkState.IDLE
@@ -95,6 +99,8 @@ class Uplink:
         self._on_power_cut = on_power_cut
         self._body_bytes_max = body_bytes_max
         self._failures = 0
+        self._at = 0
+        """Which address is used now."""
         self._timer: Timer | None = None
         self._connection: Connection | None = None
         self._is_online = False
@@ -129,9 +135,8 @@ class Uplink:
         self._timer = None
         self.state = UplinkState.CONNECTING
         self.counters.connections += 1
-        address = self._addresses[self._failures % len(self._addresses)]
         self._connection = Connection(self)
-        self._network.connect(address, self._connection)
+        self._network.connect(self._addresses[self._at], self._connection)
 
     def wait(self, delay_ms: int) -> None:
         """Connect again after `delay_ms` and a random half of it."""
@@ -143,9 +148,14 @@ class Uplink:
         self._timer = self._clock.call_at(self._clock.monotonic_ms() + delay_ms + jitter, self._connect)
 
     def back_off_ms(self) -> int:
-        """Doubles with every failure in a row."""
+        """Doubles with every failure in a row at all addresses."""
+        rounds = self._failures // len(self._addresses)
         self._failures += 1
-        return int(min(BACK_OFF_MS_MIN << min(self._failures - 1, BACK_OFF_DOUBLINGS_MAX), BACK_OFF_MS_MAX))
+        return int(min(BACK_OFF_MS_MIN << min(rounds, BACK_OFF_DOUBLINGS_MAX), BACK_OFF_MS_MAX))
+
+    def move_on(self) -> None:
+        """Use the next address from now on."""
+        self._at = (self._at + 1) % len(self._addresses)
 
     def in_handshake(self) -> None:
         self.state = UplinkState.HANDSHAKE
@@ -207,12 +217,14 @@ class Uplink:
     def log(self, event: str, **facts: object) -> None:
         self._log(event, terminal=self.terminal.secrets.terminal, **facts)
 
-    def ended(self, connection: Connection, delay_ms: int | None) -> None:
-        """A connection is over; `delay_ms` None: back off."""
+    def ended(self, connection: Connection, delay_ms: int | None, *, stay: bool = False) -> None:
+        """A connection is over; `delay_ms` None: back off. `stay`: the same front-end will take it again."""
         if connection is not self._connection:
             return
         self._connection = None
         self.note_online(is_online=False)
+        if not stay:
+            self.move_on()
         self.wait(self.back_off_ms() if delay_ms is None else delay_ms)
 
     def power_cut(self) -> None:

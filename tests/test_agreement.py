@@ -162,3 +162,34 @@ def test_a_planted_disagreement_is_found_and_named(plant: Callable[[Artefacts], 
     found = compare(**all_)
     assert not found.agrees
     assert any(says in sentence for sentence in found.disagreements), found.disagreements
+
+
+def two_spools() -> Artefacts:
+    """The same site with two front-ends: the purchase of 1000 cents is in both spools."""
+    all_ = artefacts()
+    one = all_["spool"]
+    other = {
+        "merchants": [{"merchant": 101, "count": 1, "cents": 1000}],
+        "totals": [{"type": 1, "count": 1, "cents": 1000}],
+    }
+    twins = {"records": 1, "count": 1, "amount_cents": 1000, "merchants": other["merchants"], "differing": 0}
+    all_["spool"] = {"spools": [one, other], "twins": twins}
+    return all_
+
+
+def test_a_record_in_two_spools_counts_once() -> None:
+    found = compare(**two_spools())
+    assert found.disagreements == []
+    assert (found.twins, found.total.count_spool, found.total.spool_cents) == (1, 4, 2700)
+
+
+def test_a_record_that_is_called_a_twin_and_is_none_is_a_disagreement() -> None:
+    all_ = two_spools()
+    all_["spool"]["spools"][1] = {"merchants": [], "totals": []}
+    assert any("merchant 101" in sentence for sentence in compare(**all_).disagreements)
+
+
+def test_twins_with_other_bytes_are_a_disagreement() -> None:
+    all_ = two_spools()
+    all_["spool"]["twins"]["differing"] = 1
+    assert compare(**all_).disagreements == ["1 records differ between the spools of two front-ends"]

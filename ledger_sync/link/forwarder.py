@@ -130,6 +130,9 @@ class Forwarder:
         self._back_off_ms = settings.back_off_ms_min
         self._heard_at_ms = 0
         self._stopped: Callable[[], None] | None = None
+        self._since_ms = clock.now_ms()
+        self._refusals = 0
+        self._last_refusal: str | None = None
         self.connections = 0
         self.last_fault = ""
 
@@ -171,6 +174,9 @@ class Forwarder:
             "batches_sent": self._outbox.batches_sent,
             "batches_settled": self._outbox.batches_settled,
             "receipts_ignored": self._outbox.receipts_ignored,
+            "since_ms": self._since_ms,
+            "refusals": self._refusals,
+            "last_refusal": self._last_refusal,
             "connections": self.connections,
             "last_fault": self.last_fault,
         }
@@ -268,6 +274,7 @@ class Forwarder:
                 self._lose("the ledger is of an older generation than one that has already settled rows here")
             else:
                 self._state = ForwarderState.UP
+                self._since_ms = self._clock.now_ms()
                 self._outbox.reset(is_open=True)
                 self._back_off_ms = self._settings.back_off_ms_min
                 self._log("link.up", generation=welcome.generation, position=welcome.position)
@@ -293,6 +300,8 @@ class Forwarder:
             self._events.on_list(head, certificate, message.form, base, bytes(message.data))
 
     def _take_refusal(self, refusal: Refusal) -> None:
+        self._refusals += 1
+        self._last_refusal = refusal.code.name
         self._log("link.refused", alarm=refusal.code is not RefusalCode.TRY_LATER, code=refusal.code.name)
         if refusal.code is not RefusalCode.TRY_LATER:
             self._back_off_ms = self._settings.back_off_ms_max
@@ -360,6 +369,8 @@ class Forwarder:
         if self._state in {ForwarderState.WAITING, ForwarderState.STOPPED}:
             return
         self.last_fault = why
+        if self._state is ForwarderState.UP:
+            self._since_ms = self._clock.now_ms()
         self._log("link.down", why=why)
         self._state = ForwarderState.WAITING
         self._hang_up()

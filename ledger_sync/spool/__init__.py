@@ -2,6 +2,7 @@
 
 from ledger_sync.errors import DiskFull, SpoolBusy, SpoolClosed, SpoolError, SpoolFailure
 from ledger_sync.spool.batches import Batch
+from ledger_sync.spool.holes import EpochHeld, Hole, HoleKind, Stated
 from ledger_sync.spool.intake import (
     AnchorIntake,
     BaselineIntake,
@@ -22,6 +23,9 @@ __all__ = [
     "Batch",
     "DiskFull",
     "EntryLogin",
+    "EpochHeld",
+    "Hole",
+    "HoleKind",
     "Intake",
     "Outcome",
     "OutcomeKind",
@@ -35,6 +39,7 @@ __all__ = [
     "SpoolSettings",
     "SpoolState",
     "SpoolWriter",
+    "Stated",
     "TombstoneIntake",
     "Total",
 ]

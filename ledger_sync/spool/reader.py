@@ -13,12 +13,15 @@ from typing import Any, Final
 import apsw
 
 from ledger_sync.errors import SpoolFailure
-from ledger_sync.spool.epochs import load_intervals, load_ranges
+from ledger_sync.spool.epochs import EpochKey, load_intervals, load_ranges
+from ledger_sync.spool.holes import EPOCHS_MAX, EpochHeld, epoch_held, epochs_after
 from ledger_sync.spool.schema import open_reader
+from ledger_sync.spool.stored import stored_seal
 from protocol import rows
 from protocol.codes import RowKind
 from protocol.errors import Malformed, RemoteError
 from protocol.intervals import Intervals
+from protocol.limits import RECORDS_PER_FRAME_MAX
 from protocol.records import (
     MONEY_TYPES,
     Body,
@@ -35,6 +38,12 @@ from protocol.records import (
 
 ROWS_LISTED_MAX: Final = 1_000
 FINDINGS_MAX: Final = 1_000
+_ROW_SPAN_MAX: Final = {
+    RowKind.RECORDS: RECORDS_PER_FRAME_MAX,
+    RowKind.SUSPECT: RECORDS_PER_FRAME_MAX,
+    RowKind.TOMBSTONE: 0xFFFF_FFFF,
+}
+"""How far above a sequence a row that holds it can end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +111,11 @@ class SpoolReader:
         sums: dict[tuple[int, int], list[int]] = {}
         for _, data in self._stored(RowKind.RECORDS):
             for record in walk(rows.decode(data).payload):
-                if record[0] not in MONEY_TYPES:
-                    continue
-                body = _body(record)
-                if body is not None and not isinstance(body, Unknown):
-                    total = sums.setdefault((merchant_of(body), record[0]), [0, 0])
+                merchant, cents = money_of(record)
+                if merchant is not None:
+                    total = sums.setdefault((merchant, record[0]), [0, 0])
                     total[0] += 1
-                    total[1] += counted_cents(body)
+                    total[1] += cents
         return [
             {"merchant": merchant, "type": kind, "count": count, "cents": cents}
             for (merchant, kind), (count, cents) in sorted(sums.items())
@@ -129,11 +136,6 @@ class SpoolReader:
                 break
         return found
 
-    def stuck(self, *, now_ms: int, older_than_ms: int, limit: int = 100) -> list[RowView]:
-        """Rows that have waited longer than that for a receipt."""
-        waiting = self.rows(unsettled=True, limit=limit)
-        return [each for each in waiting if now_ms - each.received_ms > older_than_ms]
-
     def epochs(self) -> list[dict[str, Any]]:
         """Ranges, tombstones and holes of every (terminal, epoch)."""
         listed = []
@@ -150,6 +152,10 @@ class SpoolReader:
                 }
             )
         return listed
+
+    def held(self, after: EpochKey, limit: int = EPOCHS_MAX) -> list[EpochHeld]:
+        """The next epochs after that key with all that is known of each."""
+        return [epoch_held(self._connection, key) for key in epochs_after(self._connection, after, limit)]
 
     def verify(self) -> list[str]:
         """What in the file contradicts itself; an empty list is a sound spool. Reads every row."""
@@ -192,6 +198,75 @@ class SpoolReader:
         if total < count or (total > count and not pruned):
             yield f"{who}: totals count {total} records, the rows {count}"
 
+    def spans(self, kind: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """(row, terminal, epoch, first, last) of every stored row of a kind, in order of intake."""
+        yield from self._connection.execute(
+            "SELECT id, terminal, epoch, first, last FROM rows WHERE kind = ? ORDER BY id", (kind,)
+        )
+
+    def unsettled(self) -> tuple[int, int | None]:
+        """How many rows wait for a receipt, and the lowest of them; counted from intervals, not from rows."""
+        holes = self._unsettled_ids()
+        return sum(last - first + 1 for first, last in holes), holes[0][0] if holes else None
+
+    def unsettled_rows(self, limit: int) -> Iterator[tuple[int, bytes]]:
+        """The oldest rows without a receipt."""
+        for first, last in self._unsettled_ids():
+            for row in self._rows_of(
+                "SELECT id, bytes FROM rows WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?", (first, last, limit)
+            ):
+                yield row
+                limit -= 1
+
+    def _unsettled_ids(self) -> list[tuple[int, int]]:
+        ((last,),) = self._query("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'rows'")
+        return self._settled().missing(1, last) if last else []
+
+    def count_of(self, kind: int) -> int:
+        """Stored rows of a kind."""
+        ((count,),) = self._query("SELECT count(*) FROM rows WHERE kind = ?", (kind,))
+        return int(count)
+
+    def last_settled_ms(self) -> int | None:
+        """When the newest receipt came, of those whose rows are still stored."""
+        ((found,),) = self._query("SELECT max(settled_ms) FROM settlements")
+        return None if found is None else int(found)
+
+    def settlement_of(self, row: int) -> dict[str, int] | None:
+        """Which receipt settled a row: rows of its batch that it settled, ledger generation, position, moment."""
+        names = ("first_row", "last_row", "generation", "position", "settled_ms")
+        found = self._query(
+            f"SELECT {', '.join(names)} FROM settlements WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1",  # noqa: S608
+            (row,),
+        )
+        return dict(zip(names, found[0], strict=True)) if found and found[0][1] >= row else None
+
+    def rows_with(self, key: EpochKey, sequence: int) -> list[int]:
+        """Stored rows that hold a sequence: its record, a tombstone for it, and suspects (at most 100)."""
+        found: list[int] = []
+        for kind in (RowKind.RECORDS, RowKind.TOMBSTONE, RowKind.SUSPECT):
+            query = "SELECT id FROM rows WHERE terminal = ? AND epoch = ? AND kind = ? AND last BETWEEN ? AND ?"
+            above = (*key, kind, sequence, sequence + _ROW_SPAN_MAX[kind])
+            found += [row for (row,) in self._query(f"{query} AND first <= ? LIMIT 100", (*above, sequence))]
+        return found
+
+    def range_of(self, key: EpochKey, sequence: int) -> tuple[int, int] | None:
+        """The contiguous range that holds a sequence."""
+        return next(
+            ((one.first, one.last) for one in load_ranges(self._connection, key) if one.first <= sequence <= one.last),
+            None,
+        )
+
+    def row_bytes(self, row: int) -> bytes | None:
+        """One packed row; None: it was pruned, or never was."""
+        found = self._query("SELECT bytes FROM rows WHERE id = ?", (row,))
+        return found[0][0] if found else None
+
+    def seal_at(self, key: EpochKey, sequence: int) -> bytes | None:
+        """The seal of that record, if it is still stored. Raises SpoolDamaged."""
+        found = stored_seal(self._connection, key, sequence, sequence)
+        return found[1] if found is not None else None
+
     def _settled(self) -> Intervals:
         return Intervals(
             self._query("SELECT first_row, last_row FROM settlements UNION ALL SELECT first_row, last_row FROM pruned")
@@ -206,6 +281,15 @@ class SpoolReader:
 
     def _query(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
         return self._connection.execute(sql, bindings).fetchall()
+
+
+def money_of(record: memoryview) -> tuple[int | None, int]:
+    """(merchant, cents) of a record that moves money; (None, 0) of any other, and of one that cannot be read."""
+    if record[0] in MONEY_TYPES:
+        body = _body(record)
+        if body is not None and not isinstance(body, Unknown):
+            return merchant_of(body), counted_cents(body)
+    return None, 0
 
 
 def _body(record: memoryview) -> Body | None:

@@ -12,7 +12,8 @@ from typing import Final
 
 from ledger_sync.errors import DiskFull
 from ledger_sync.spool.batches import Batch
-from ledger_sync.spool.epochs import EpochState
+from ledger_sync.spool.epochs import EpochKey, EpochState
+from ledger_sync.spool.holes import EpochHeld, epoch_held, epochs_after, epochs_of
 from ledger_sync.spool.intake import Intake, Outcome, OutcomeKind, RecordsIntake, TombstoneIntake
 from ledger_sync.spool.store import FreeBytes, SpoolSettings, Store
 from protocol import rows as packed
@@ -170,6 +171,17 @@ class Spool(Store):
     def _epoch(self, terminal: int, epoch: int) -> EpochState:
         with self.reading() as handles:
             return handles.epochs.get(terminal, epoch)
+
+    def look(self, after: EpochKey, limit: int) -> list[EpochHeld]:
+        """The next epochs after that key with all that is known of each; at most `EPOCHS_MAX`, for an operator."""
+        with self.reading() as handles:
+            keys = epochs_after(handles.connection, after, limit)
+            return [epoch_held(handles.connection, key) for key in keys]
+
+    def look_at(self, terminal: int) -> list[EpochHeld]:
+        """The newest epochs of one terminal, ascending, with all that is known of each."""
+        with self.reading() as handles:
+            return [epoch_held(handles.connection, key) for key in epochs_of(handles.connection, terminal)]
 
     # -- batches ------------------------------------------------------------------------------------------------------
 

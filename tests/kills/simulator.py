@@ -36,7 +36,7 @@ def main() -> int:
             host.simulator(asked.site),
             Asked(terminals=found.terminals, taps=found.taps, rate=found.rate, seed=found.seed, faults=found.faults),
             Circumstances(
-                address=found.connect,
+                addresses=(found.connect,),
                 dump=found.dump,
                 resume=True,
                 connect_ms=CONNECT_MS_MAX,

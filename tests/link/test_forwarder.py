@@ -302,6 +302,9 @@ def test_a_refused_front_end_stays_away_longer(site: Site) -> None:
     site.run(100)
     site.ledger.send(Refusal(RefusalCode.SUPERSEDED, 0))
     site.run(8_000)
+    shown = site.forwarder.state()
+    assert (shown["refusals"], shown["last_refusal"]) == (1, "SUPERSEDED")
+    assert str(shown["last_fault"]).endswith("SUPERSEDED")  # as `onecard spool stuck` looks for its remedy
     assert len(site.ledger.connections) == 1
     site.run(15_000)
     assert len(site.ledger.connections) == 2

@@ -9,12 +9,14 @@ No figure is carried from one to another. The oracle, which watched only cards a
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from ledger_sync.ledger.report import report
 from ledger_sync.ledger.verify import verify
 from ledger_sync.spool.reader import SpoolReader
+from ledger_sync.spool.twins import find_twins
 from protocol.cards.apdu import Identity
 from protocol.trade_time import fixed_offset
 from terminal_sim.dump import dump_flash
@@ -45,11 +47,7 @@ def agree(site: Site, *, allowed: frozenset[str] = frozenset({"grey"})) -> Agree
     """Raises Violation where two of them differ; for a drained site. Items of the `allowed` kinds may be open."""
     dumps = [dump_flash(till.flash, till.number, layout=till.layout) for till in site.tills]
     terminals = _terminals(dumps)
-    with SpoolReader.open(site.frontend.spool_path) as reader:
-        findings = reader.verify()
-        spool = _spool(reader)
-    if findings:
-        raise Violation(f"spool: {findings[0]} ({len(findings)} findings)")
+    spool = _spools(site)
     ledger = site.invariants.ledger
     assert ledger is not None
     told = report(ledger.connection, now_ms=site.ledger.host.now_ms())
@@ -110,12 +108,23 @@ def _terminals(dumps: list[dict[str, Any]]) -> Totals:
     return _without_idle(totals)
 
 
-def _spool(reader: SpoolReader) -> Totals:
+def _spools(site: Site) -> Totals:
+    """What every spool counted at intake, less what two of them hold: each record once, wherever it is."""
     totals: Totals = {}
-    for one in reader.totals():
-        if one["type"] in {0x01, 0x07}:
-            count, cents = totals.get(one["terminal"], (0, 0))
-            totals[one["terminal"]] = (count + one["count"], cents + one["cents"])
+    with ExitStack() as stack:
+        readers = [stack.enter_context(SpoolReader.open(one.spool_path)) for one in site.frontends]
+        for reader in readers:
+            findings = reader.verify()
+            if findings:
+                raise Violation(f"spool: {findings[0]} ({len(findings)} findings)")
+            for one in reader.totals():
+                if one["type"] in {0x01, 0x07}:
+                    totals[one["terminal"]] = _plus(totals.get(one["terminal"]), (one["count"], one["cents"]))
+        twins = find_twins(readers)
+    if twins.differing:
+        raise Violation(f"{twins.differing} records differ between two spools")
+    for terminal, (count, cents) in twins.terminals.items():
+        totals[terminal] = _plus(totals.get(terminal), (-count, -cents))
     return _without_idle(totals)
 
 

@@ -27,8 +27,19 @@ ZONE_MINUTES: Final = 480
 class FrontendHost:
     """One machine in the back room; its directory outlives its processes."""
 
-    def __init__(self, host: Host, directory: Path, keys: SiteKeys, log: Log) -> None:
+    def __init__(
+        self,
+        host: Host,
+        directory: Path,
+        keys: SiteKeys,
+        log: Log,
+        *,
+        number: int = FRONTEND,
+        address: str = ADDRESS,
+    ) -> None:
         self.host = host
+        self.number = number
+        self.address = address
         self.directory = directory
         self.spool_path = str(directory / "spool.db")
         self._keys = keys
@@ -50,7 +61,7 @@ class FrontendHost:
         host, log, keys = self.host, self._log, self._keys
         self.spool = Spool.open(
             self.spool_path,
-            frontend=FRONTEND,
+            frontend=self.number,
             site=SITE,
             utc_offset_ms=fixed_offset(ZONE_MINUTES),
             clock=host,
@@ -61,8 +72,10 @@ class FrontendHost:
         )
         self.writer = SpoolWriter(self.spool, executor=host, clock=host, log=log)
         self.forwarder = Forwarder(
-            ForwarderSettings(frontend=FRONTEND, site=SITE, address=LEDGER_LINK, root_public_key=keys.root.public_key),
-            batch_key=keys.batch_mac(),
+            ForwarderSettings(
+                frontend=self.number, site=SITE, address=LEDGER_LINK, root_public_key=keys.root.public_key
+            ),
+            batch_key=keys.batch_mac(self.number),
             spool=self.writer,
             clock=host,
             network=host,
@@ -71,9 +84,13 @@ class FrontendHost:
         )
         self.server = FrontendServer(
             settings=FrontendSettings(
-                frontend=FRONTEND, site=SITE, listen_address=ADDRESS, control_address="", cache_dir=str(self.directory)
+                frontend=self.number,
+                site=SITE,
+                listen_address=self.address,
+                control_address="",
+                cache_dir=str(self.directory),
             ),
-            keys=keys.frontend_keys(),
+            keys=keys.frontend_keys(self.number),
             root_public=keys.root.public_key,
             registry=keys.registry,
             clock=host,

@@ -11,6 +11,7 @@ denied              a card on the list in force at a terminal is refused there; 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from protocol.cards.apdu import Identity
 from protocol.codes import ListKind
@@ -36,6 +37,8 @@ class Invariants:
         self.cards = cards
         self.tills: dict[int, Till] = {}
         self.spool: SpoolEye | None = None
+        self.other_spools: list[SpoolEye] = []
+        """Of further front-ends."""
         self.ledger: LedgerEye | None = None
         self.now_ms: Callable[[], int] = lambda: 0
         self.checks = 0
@@ -46,9 +49,9 @@ class Invariants:
         self._written_ms: dict[tuple[int, int, int], int] = {}
         self._acknowledged: dict[tuple[int, int], int] = {}
         self._highest: dict[tuple[int, int], int] = {}
-        self._settlements: set[tuple[int, int, int, int]] = set()
+        self._settlements: set[tuple[bytes, int, int, int, int]] = set()
         self._list_of: dict[int, Version] = {}
-        self._frontend_list: Version = NO_VERSION
+        self._frontend_lists: dict[int, Version] = {}
         self._position = (0, 0)
 
     @property
@@ -102,11 +105,18 @@ class Invariants:
 
     def spool_worked(self) -> None:
         """The front-end's disk has done something: nothing may be settled that the ledger has not committed."""
-        if self.spool is not None and self.ledger is not None and self.spool.has_changed():
-            self._keep(self._check_settled)
+        if self.ledger is None:
+            return
+        for spool in self.spools():
+            if spool.has_changed():
+                self._keep(partial(self._check_settled, spool))
+
+    def spools(self) -> list[SpoolEye]:
+        """Of every front-end, as far as eyes are on them."""
+        return [self.spool, *self.other_spools] if self.spool is not None else []
 
     def check_acknowledged(self, till: Till) -> None:
-        """Every sequence newly called acknowledged is committed in the spool, as this very record."""
+        """Every sequence newly called acknowledged is committed in a spool, as this very record."""
         terminal = till.terminal
         if terminal is None or terminal.memory is None:
             return
@@ -117,7 +127,11 @@ class Invariants:
             self._acknowledged[key] = last  # it may have fallen: flash that lost a mark is acknowledged again
             if first > last:
                 continue
-            stored = self.spool.stored(till.number, epoch, first, last)
+            stored: dict[int, bytes | None] = {}
+            for spool in self.spools():
+                for sequence, record in spool.stored(till.number, epoch, first, last).items():
+                    if record is not None or sequence not in stored:
+                        stored[sequence] = record
             for sequence in range(first, last + 1):
                 if sequence not in stored:
                     raise Violation(f"terminal {till.number}: {epoch}/{sequence} is acknowledged and not in the spool")
@@ -144,13 +158,15 @@ class Invariants:
 
     # -- every so often
 
-    def check(self, frontend: FrontendHost) -> None:
+    def check(self, *frontends: FrontendHost) -> None:
         """Everything that is judged every so often; what callbacks have found is raised first."""
         self.checks += 1
         self.raise_found()
         self._check_cards()
         self._check_books()
-        self._check_forward(frontend)
+        for frontend in frontends:
+            self._check_list_at(frontend)
+        self._check_position()
 
     def _check_cards(self) -> None:
         wrong = self.oracle.check_cards(self.cards)
@@ -183,15 +199,14 @@ class Invariants:
         if ledger.mirrors_cents() != expected:
             raise Violation(f"mirrors hold {ledger.mirrors_cents()} cents, purses say {expected}")
 
-    def _check_settled(self) -> None:
+    def _check_settled(self, spool: SpoolEye) -> None:
         """The spool settles nothing that the ledger has not committed; what a restored ledger lost is waited for."""
-        ledger, spool = self.ledger, self.spool
+        ledger = self.ledger
         assert ledger is not None
-        assert spool is not None
         generations = ledger.generations()
         spool_id = spool.spool_id()
         for settlement in spool.settlements():
-            if settlement in self._settlements:
+            if (spool_id, *settlement) in self._settlements:
                 continue
             first, last, generation, position = settlement
             if any(later > generation and position > start for later, start in generations):
@@ -199,7 +214,7 @@ class Invariants:
             missing = set(spool.row_ids(first, last)) - ledger.has_rows(spool_id, position, first, last)
             if missing:
                 raise Violation(f"spool row {min(missing)} is settled, and the ledger has not booked it")
-            self._settlements.add(settlement)
+            self._settlements.add((spool_id, *settlement))
 
     def _check_list_of(self, terminal: int, version: Version) -> None:
         before = self._list_of.get(terminal, NO_VERSION)
@@ -207,16 +222,18 @@ class Invariants:
             raise Violation(f"terminal {terminal}: list {version} after {before}")
         self._list_of[terminal] = version
 
-    def _check_forward(self, frontend: FrontendHost) -> None:
-        durable = frontend.list_on_disk()
-        if durable < self._frontend_list:
-            raise Violation(f"front-end: list {durable} on disk after {self._frontend_list}")
-        self._frontend_list = durable
+    def _check_list_at(self, frontend: FrontendHost) -> None:
+        durable, before = frontend.list_on_disk(), self._frontend_lists.get(frontend.number, NO_VERSION)
+        if durable < before:
+            raise Violation(f"front-end: list {durable} on disk after {before}")
+        self._frontend_lists[frontend.number] = durable
         if frontend.server is not None:  # it may know more than a failing disk has taken, never less
             distribution = frontend.server.parts.distribution
             version = distribution.version(ListKind.DENY)
             if version < durable and ListKind.DENY not in distribution._making:
                 raise Violation(f"front-end: list {version}, on disk is {durable}")
+
+    def _check_position(self) -> None:
         assert self.ledger is not None
         standing = (self.ledger.generations()[-1][0], self.ledger.position())
         if standing < self._position:

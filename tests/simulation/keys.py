@@ -21,6 +21,7 @@ from tests.simulation.world import EPOCH_MS
 
 SITE: Final = 42
 FRONTEND: Final = 7
+FRONTENDS_MAX: Final = 3  # numbered from FRONTEND on
 FIRST_TERMINAL: Final = 101
 FIRST_CARD: Final = 1_000_001
 MERCHANTS: Final = (501, 502, 503)
@@ -65,11 +66,17 @@ class SiteKeys:
         root, signer = SoftwareSigner(root_seed), SoftwareSigner(signing_seed)
         return cls(link_master, seal_master, masters, batch_key, root, root_seed, signer, registry)
 
-    def frontend_keys(self) -> FrontendKeys:
-        return FrontendKeys({1: self.link_master}, self.batch_key)
+    def batch_key_of(self, frontend: int) -> bytes:
+        """Each front-end has its own (R36)."""
+        if frontend == FRONTEND:
+            return self.batch_key
+        return random.Random(f"{self.batch_key.hex()}:{frontend}").randbytes(16)
 
-    def batch_mac(self) -> MacKey:
-        return MacKey(self.batch_key)
+    def frontend_keys(self, frontend: int = FRONTEND) -> FrontendKeys:
+        return FrontendKeys({1: self.link_master}, self.batch_key_of(frontend))
+
+    def batch_mac(self, frontend: int = FRONTEND) -> MacKey:
+        return MacKey(self.batch_key_of(frontend))
 
     def ledger_keys(self) -> LedgerKeys:
         certificate = issue_certificate(
@@ -85,7 +92,7 @@ class SiteKeys:
             tac_masters={1: self.card_masters["tac"]},
             signer=self.signer,
             certificate=certificate,
-            batch_keys={FRONTEND: self.batch_key},
+            batch_keys={number: self.batch_key_of(number) for number in range(FRONTEND, FRONTEND + FRONTENDS_MAX)},
         )
 
     def secrets(self, enrolled: EnrolledTerminal) -> TerminalSecrets:

@@ -27,7 +27,7 @@ from terminal_sim.oracle import Oracle
 from tests.simulation.eyes import LedgerEye, SpoolEye
 from tests.simulation.frontend_host import ADDRESS, FrontendHost
 from tests.simulation.invariants import Invariants
-from tests.simulation.keys import FIRST_CARD, SiteKeys, register_entry
+from tests.simulation.keys import FIRST_CARD, FRONTEND, SiteKeys, register_entry
 from tests.simulation.ledger_host import LedgerHost
 from tests.simulation.till import BOOTS_MAX, Till
 from tests.simulation.world import Host, World
@@ -49,6 +49,7 @@ class Site:
         terminals: int = 4,
         cards: int = 20,
         ring_sectors: int = 5,
+        frontends: int = 1,
         check_every_events: int = CHECK_EVERY_EVENTS,
     ) -> None:
         self.seed = seed
@@ -66,24 +67,36 @@ class Site:
             self.cards.save(image)
             self.oracle.issued(image)
         self.directory = directory
-        directories = [directory / name for name in (FRONTEND_HOST, LEDGER_HOST)]
-        for one in directories:
-            one.mkdir(parents=True)
-        self.frontend = FrontendHost(Host(self.world, FRONTEND_HOST), directories[0], keys, self._log)
-        self.frontend.host.after_work = self.invariants.spool_worked
-        self.ledger = LedgerHost(Host(self.world, LEDGER_HOST), directories[1], keys, self._log)
+        self.frontends = [self._frontend(at) for at in range(frontends)]
+        self.frontend = self.frontends[0]
+        (directory / LEDGER_HOST).mkdir()
+        self.ledger = LedgerHost(Host(self.world, LEDGER_HOST), directory / LEDGER_HOST, keys, self._log)
         self.tills = [self._till(one.terminal, ring_sectors) for one in keys.registry]
         self.invariants.tills = {till.number: till for till in self.tills}
         self._closed = False
+
+    def _frontend(self, at: int) -> FrontendHost:
+        """The first is named as ever, so that a seed of one front-end stays what it was."""
+        name = FRONTEND_HOST if at == 0 else f"{FRONTEND_HOST}{at + 1}"
+        directory = self.directory / name
+        directory.mkdir(parents=True)
+        address = ADDRESS if at == 0 else f"10.0.0.{at + 1}:4700"
+        made = FrontendHost(
+            Host(self.world, name), directory, self.keys, self._log, number=FRONTEND + at, address=address
+        )
+        made.host.after_work = self.invariants.spool_worked
+        return made
 
     def _till(self, number: int, ring_sectors: int) -> Till:
         host = Host(self.world, f"till-{number}", clock_offset_ms=0)
         enrolled = self.keys.registry.get(number)
         assert enrolled is not None
+        addresses = [one.address for one in self.frontends]
+        first = number % len(addresses)  # each its own first, in turn
         till = Till(
             host,
             self.keys.secrets(enrolled),
-            address=ADDRESS,
+            addresses=[*addresses[first:], *addresses[:first]],
             ring_sectors=ring_sectors,
             drift_ppm=self.rng.randint(-200, 200),
             cards=self.cards,
@@ -101,8 +114,10 @@ class Site:
             ("register", {"terminals": registrations(self.keys.registry)}), ("card_issue", {"cards": entries})
         )
         self.ledger.start()
-        self.frontend.start()
+        for one in self.frontends:
+            one.start()
         self.invariants.spool = SpoolEye(self.frontend.spool_path)
+        self.invariants.other_spools = [SpoolEye(one.spool_path) for one in self.frontends[1:]]
         self.invariants.ledger = LedgerEye(self.ledger.paths.database)
         if tills:
             for till in self.tills:
@@ -124,14 +139,16 @@ class Site:
             return
         self._closed = True
         self._close_eyes()
-        self.frontend.close()
+        for one in self.frontends:
+            one.close()
         self.ledger.close()
 
     def _close_eyes(self) -> None:
-        for eye in (self.invariants.spool, self.invariants.ledger):
+        for eye in (*self.invariants.spools(), self.invariants.ledger):
             if eye is not None:
                 eye.close()
         self.invariants.spool = self.invariants.ledger = None
+        self.invariants.other_spools = []
 
     def _log(self, event: str, /, **facts: object) -> None:
         self.logged[event] = self.logged.get(event, 0) + 1
@@ -159,7 +176,7 @@ class Site:
         """Judge everything now."""
         self._next_check = self.world.events + self.check_every_events
         if self.invariants.ledger is not None:
-            self.invariants.check(self.frontend)
+            self.invariants.check(*self.frontends)
 
     def after(self, delay_ms: int, what: Callable[[], None]) -> None:
         """Do something later, whatever crashes until then."""
@@ -252,12 +269,18 @@ class Site:
         self.world.count_fault("outage")
         self.world.cut_hosts.update(hosts)
 
+    def part(self, one: str, other: str) -> None:
+        """No byte between these two hosts; everybody else reaches both."""
+        self.world.count_fault("partition")
+        self.world.cut_pairs.add(frozenset((one, other)))
+
     def heal(self, *hosts: str) -> None:
         """Cables back; without arguments all of them, and every link fast again."""
         if hosts:
             self.world.cut_hosts.difference_update(hosts)
         else:
             self.world.cut_hosts.clear()
+            self.world.cut_pairs.clear()
             self.world.slow_hosts.clear()
             self.world.stalled_until_ms.clear()
             self.world.corrupt_next.clear()
@@ -266,8 +289,10 @@ class Site:
 
     def is_drained(self) -> bool:
         """Every terminal online and acknowledged, every row settled, every list current."""
-        spool, ledger, server = self.invariants.spool, self.invariants.ledger, self.frontend.server
-        if spool is None or ledger is None or server is None or not self.ledger.is_up:
+        ledger = self.invariants.ledger
+        if self.invariants.spool is None or ledger is None or not self.ledger.is_up:
+            return False
+        if any(one.server is None for one in self.frontends):
             return False
         newest = max(ledger.denied())
         for till in self.tills:
@@ -276,4 +301,4 @@ class Site:
                 return False
             if terminal.memory.ring.unacknowledged or terminal.deny_list.memory.version != newest:
                 return False
-        return spool.unsettled_rows() == 0
+        return all(spool.unsettled_rows() == 0 for spool in self.invariants.spools())

@@ -35,7 +35,7 @@ class Till:
         host: Host,
         secrets: TerminalSecrets,
         *,
-        address: str,
+        addresses: list[str],
         ring_sectors: int,
         drift_ppm: int,
         cards: CardStore,
@@ -52,7 +52,7 @@ class Till:
         self.uplink: Uplink | None = None
         self.on_boot: Callable[[Till], None] = lambda _: None
         self.on_cut: Callable[[Till], None] = lambda _: None
-        self._address = address
+        self._addresses = addresses
         self._cards = cards
         self._oracle = oracle
         self._observer = observer
@@ -86,7 +86,7 @@ class Till:
         self.terminal = terminal
         self.uplink = Uplink(
             terminal,
-            addresses=[self._address],
+            addresses=self._addresses,
             network=self.host,
             clock=self.host,
             random=self.host,

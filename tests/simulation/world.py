@@ -59,6 +59,8 @@ class World:
         self.stalled_until_ms: dict[str, int] = {}
         """Hosts to and from which nothing is delivered before that moment."""
         self.cut_hosts: set[str] = set()
+        self.cut_pairs: set[frozenset[str]] = set()
+        """Two hosts each: no byte between them, though others reach both."""
         self.corrupt_next: dict[str, int] = {}
         """Host → writes of it after which one bit of one write flips."""
         self.chunked = True
@@ -123,7 +125,9 @@ class World:
         return self._events
 
     def reachable(self, a: str, b: str) -> bool:
-        return a == b or (a not in self.cut_hosts and b not in self.cut_hosts)
+        if a == b:
+            return True
+        return a not in self.cut_hosts and b not in self.cut_hosts and frozenset((a, b)) not in self.cut_pairs
 
     def delay_ms(self, a: str, b: str) -> int:
         """How long the next bytes from `a` to `b` take."""

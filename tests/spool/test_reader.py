@@ -9,7 +9,7 @@ from ledger_sync.errors import SpoolFailure
 from ledger_sync.spool import Spool
 from ledger_sync.spool.reader import SpoolReader
 from protocol.codes import RecordType, RowKind
-from tests.spool.kit import FRONTEND, NOW_MS, Terminal, append_one, open_spool, prune_after, receipt_for
+from tests.spool.kit import FRONTEND, Terminal, append_one, open_spool, prune_after, receipt_for
 
 
 def made(path: Path) -> tuple[Spool, list[Terminal]]:
@@ -64,8 +64,8 @@ def test_rows_show_records_with_masked_cards(tmp_path: Path) -> None:
         assert [row.row for row in reader.rows(terminal=2)] == [2, 4]
         assert [row.row for row in reader.rows(unsettled=True, limit=2)] == [2, 3]
         assert [row.row for row in reader.rows(after_row=3)] == [4]
-        assert [row.row for row in reader.stuck(now_ms=NOW_MS + 61_000, older_than_ms=60_000)] == [2, 3, 4]
-        assert reader.stuck(now_ms=NOW_MS, older_than_ms=60_000) == []
+        assert reader.unsettled() == (3, 2)
+        assert [row for row, _ in reader.unsettled_rows(2)] == [2, 3]
     spool.close()
 
 

@@ -250,7 +250,7 @@ class Canteen:
         self.host = Host(self.world, f"sim{self.lives}")
         ports = Ports(self.host)
         given.setdefault("dump", self.dump)
-        play = Play.prepare(self.place, asked, Circumstances(address=ADDRESS, **given))
+        play = Play.prepare(self.place, asked, Circumstances(addresses=(ADDRESS,), **given))
         self.plays.append(play)
         play.start(ports, self.events.append)
         return play, ports
