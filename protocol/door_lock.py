@@ -111,12 +111,12 @@ NOTHING: Final = Happened()
 class DoorLock:
     """One strike and one contact."""
 
-    __slots__ = ("_deadline_ms", "_held_open_ms", "_opened_ms", "mode", "state")
+    __slots__ = ("_deadline_ms", "_opened_ms", "held_open_ms", "mode", "state")
 
     def __init__(self, *, held_open_ms: int, now_ms: int, is_open: bool = False, mode: Mode = Mode.NORMAL) -> None:
         """The door as it is found at boot. One found open is open, not forced: nobody knows who opened it."""
         self.mode = mode
-        self._held_open_ms = held_open_ms
+        self.held_open_ms = held_open_ms
         self._opened_ms = now_ms
         self._deadline_ms: int | None = None
         if mode is Mode.UNLOCKED:
@@ -199,7 +199,7 @@ class DoorLock:
 
     def _arm(self, before: LockState, given: LockInput, now_ms: int) -> None:
         if self.state is LockState.OPEN and (before is not LockState.OPEN or given is LockInput.RELEASE):
-            self._deadline_ms = now_ms + self._held_open_ms
+            self._deadline_ms = now_ms + self.held_open_ms
         elif self.state not in {LockState.OPEN, LockState.RELEASED}:
             self._deadline_ms = None
 
