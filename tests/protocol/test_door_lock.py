@@ -164,3 +164,11 @@ def test_whatever_happens_at_a_door(walk: list[tuple[str | Mode, int]]) -> None:
         assert sounder == (Actuation.SOUNDER_ON in door.outputs)
         assert door.deadline_ms() is None or door.deadline_ms() > now_ms  # type: ignore[operator]  # narrowed before
         assert not strike or door.deadline_ms() is not None or door.mode is Mode.UNLOCKED, "released for ever"
+
+
+def test_a_card_at_a_door_that_is_overdue_does_not_hide_that_it_was_held() -> None:
+    door = lock()
+    door.release(5_000, 0)
+    door.contact(1_000, is_open=True)
+    assert door.release(5_000, 31_000).events == (Event(DoorEventKind.HELD_OPEN, 300),)
+    assert door.state is LockState.HELD
