@@ -245,6 +245,7 @@ def test_the_dump_of_a_door_terminals_flash_counts_its_records_by_type() -> None
 def test_while_losses_are_counted_no_other_record_takes_their_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for one record is not enough: `events_lost` must be the next, and not the last that fits."""
     _, terminal, _ = full(lost=5)
+    acknowledge_all(terminal)
     issued = len(bodies(terminal))
     monkeypatch.setattr(Ring, "room_records", lambda _: 1)
     terminal.tamper(is_open=True)
