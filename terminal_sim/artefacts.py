@@ -55,9 +55,13 @@ class FlashTotals:
     """Purchase and grey records, by the running sums."""
     grey_cents: int = 0
     merchants: dict[str, dict[str, int]] = field(default_factory=dict)
+    records_by_type: dict[str, int] = field(default_factory=dict)
+    """Of those still readable."""
 
     def add(self, terminal: dict[str, Any]) -> None:
         for epoch in terminal["epochs"]:
+            for name, count in epoch["records_by_type"].items():
+                self.records_by_type[name] = self.records_by_type.get(name, 0) + count
             self.records += epoch["issued"]
             self.acknowledged += epoch["acknowledged"]
             self.unreadable += len(epoch["unreadable"])
@@ -129,6 +133,7 @@ def write_artefacts(directory: Path | None, fleet: Fleet, chips: Chips, run: dic
             "money_count": flash.money_count,
             "money_cents": flash.money_cents,
             "grey_cents": flash.grey_cents,
+            "records_by_type": dict(sorted(flash.records_by_type.items())),
         },
         "merchants": {
             name: {

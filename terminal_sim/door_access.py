@@ -36,7 +36,7 @@ class Access:
 
 
 def facts_of(terminal: DoorTerminal, seen: Seen, code: str) -> Facts:
-    """What the evaluator is told: what the card has proved, and its claims of a group and a last day (docs/doors.md)."""
+    """What the evaluator is told: the number that the card has proved, and its claims of group and last day."""
     card = seen.card
     if seen.proof is not Proof.PROVED or card is None:
         return Facts(is_genuine=seen.proof is not Proof.FAILED, code=code)

@@ -114,11 +114,12 @@ class DoorTerminal(PosTerminal):
         return Access(decision, facts.card, sequence)
 
     def tap(self, card: CardReader, amount_cents: int) -> TapResult:
-        """As every terminal has it: the card is held before the first reader. Nothing is paid."""
-        access = self.present(min(self.doors, default=ONLY_LOCK), card)
-        outcome = Outcome.PASSED if access.granted else Outcome.REFUSED
-        why = Why.NONE if access.granted else Why.ACCESS
-        return TapResult(outcome, why, 0, card=access.card, sequence=access.sequence)
+        """Refused, whatever the card: a door sells nothing. Readers call `present`."""
+        return TapResult(Outcome.REFUSED, Why.NOT_READY, amount_cents)
+
+    def check(self, card: CardReader) -> TapResult:
+        """As `tap`: bringing the proof of a torn debit home is for tills."""
+        return self.tap(card, 0)
 
     # -- the door
 

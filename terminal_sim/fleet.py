@@ -14,6 +14,7 @@ from typing import Final
 from protocol.cards.image import AesCardImage
 from protocol.ports import Clock, Log, Network, Random
 from terminal_sim.card import CardField
+from terminal_sim.door_walks import DoorWalks
 from terminal_sim.draws import Draws
 from terminal_sim.errors import PowerCut
 from terminal_sim.faults import Chance, NetworkCut, PowerCuts
@@ -81,6 +82,10 @@ class Fleet:
             for index, seat in enumerate(seats)
         ]
 
+        self.sellers = [till for till in self.tills if till.sells]
+        """Where taps go; they come first among the tills, so that a plan's index is a till's."""
+        self.doors = [till for till in self.tills if not till.sells]
+
     # -- power
 
     def boot(self, done: Callable[[], None]) -> None:
@@ -115,6 +120,18 @@ class Fleet:
         if not self._is_over and not till.is_on:
             till.switch_on()
 
+    def walks(self) -> DoorWalks:
+        """People for the doors of this fleet."""
+        return DoorWalks(
+            self.doors,
+            self.cards,
+            card_numbers=self.card_numbers,
+            stolen=self.stolen,
+            seed=self.chance.seed,
+            clock=self._clock,
+            random=self._random,
+        )
+
     # -- taps
 
     def tap(self, planned: PlannedTap) -> None:
@@ -148,7 +165,7 @@ class Fleet:
 
     def tap_stolen(self, card: int, amount_cents: int) -> tuple[Till, TapResult] | None:
         """The thief taps a card (its number) at a till drawn from the seed; None if that came to nothing."""
-        till = self._till_with_power(self.chance.thief_terminal(len(self.tills)))
+        till = self._till_with_power(self.chance.thief_terminal(len(self.sellers)))
         if till is None:
             return None
         field = CardField(self.cards, card, self._random, on_write=self.truth.card_written)
@@ -163,8 +180,8 @@ class Fleet:
 
     def _till_with_power(self, index: int) -> Till | None:
         """That till, or the next one with power: the customer walks on."""
-        for offset in range(len(self.tills)):
-            till = self.tills[(index + offset) % len(self.tills)]
+        for offset in range(len(self.sellers)):
+            till = self.sellers[(index + offset) % len(self.sellers)]
             if till.is_on:
                 return till
         return None

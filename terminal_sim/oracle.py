@@ -43,8 +43,6 @@ class Oracle:
     grey: dict[Identity, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     """Reason → taps."""
-    passed: int = 0
-    """Taps that opened a door."""
     faults: list[str] = field(default_factory=list)
     """What cannot be; empty in a sound system."""
 
@@ -80,8 +78,6 @@ class Oracle:
             self.sold[identity] = result.amount_cents
         elif result.outcome is Outcome.GREY:
             self.grey[identity] = result.amount_cents
-        elif result.outcome is Outcome.PASSED:
-            self.passed += 1
         else:
             self.refused[result.why.value] = self.refused.get(result.why.value, 0) + 1
             if executed is not None:

@@ -17,8 +17,6 @@ class Outcome(Enum):
     """Nobody at the till knows whether the card paid: the next tap of that card tells (R20)."""
     ABORTED = "aborted"
     """The card left before anything was taken from it."""
-    PASSED = "passed"
-    """A door opened; nothing was paid."""
 
 
 class Why(Enum):
@@ -34,8 +32,6 @@ class Why(Enum):
     CARD_REMOVED = "card_removed"
     MEMORY_FULL = "memory_full"
     NOT_READY = "not_ready"
-    ACCESS = "access"
-    """A door stayed shut; its record says why."""
 
 
 class Alarm(Enum):

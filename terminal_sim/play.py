@@ -154,7 +154,7 @@ class Play:
             seed=asked.seed,
             taps=asked.taps,
             rate=asked.rate,
-            terminals=len(self._seats),
+            terminals=asked.terminals,
             cards=len(self.opening),
             profile=Profile(asked.profile),
         )
@@ -165,6 +165,7 @@ class Play:
             clock=world.clock,
             patience=Patience(connect_ms=given.connect_ms, drain_ms=given.drain_ms),
             emit=self._told,
+            walks=fleet.walks(),
             on_thief=self._live.thief,
             finished=lambda exit_code: world.stop(self._finished(exit_code)),
         )
@@ -247,6 +248,7 @@ class Play:
             "recovery": [each.as_dict(figures.base_ms) for each in figures.episodes],
             "recovery_records_per_second": figures.recovery_records_per_second(),
             "lists_applied": figures.lists_applied,
+            "doors": run.walks.as_dict(),
             "thief": {"taps": thief.taps, "accepted": thief.accepted, "refused": thief.refused},
             "faults_fired": fleet.faults_fired,
             "events": self._events,

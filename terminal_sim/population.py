@@ -29,6 +29,7 @@ from terminal_sim.provisioning import TerminalSecrets
 
 FLASH_FILE: Final = "flash.bin"
 CARDS_FILE: Final = "cards.bin"
+DOORS_MAX: Final = 256  # door terminals of a site that play beside its tills
 CARD_FILE_BYTES_MAX: Final = 1 << 30
 SAM_CONTEXTS_MAX: Final = 16_384  # two keys a card; 13 MB, shared by the whole fleet
 
@@ -56,7 +57,7 @@ class Seat:
 
 
 def load_seats(place: SimPlace, terminals: int) -> list[Seat]:
-    """The first `terminals` selling terminals. Raises SetupError, OSError, ProtocolError."""
+    """The first `terminals` selling terminals, then the door terminals. Raises SetupError, OSError, ProtocolError."""
     registry = Registry.parse(_read(place.registry, "`onecard keys enrol` makes the registry"))
     enrolled = [
         each for each in registry if each.terminal_class == TerminalClass.TERMINAL and each.kind == TerminalKind.POS
@@ -69,7 +70,11 @@ def load_seats(place: SimPlace, terminals: int) -> list[Seat]:
     store = place.keystore("terminals")
     sam = _sam(place.keystore("sam"))
     root_public = bytes.fromhex(str(store.facts.get("root_public", "")))
-    return [_seat(each, registry.site, store, sam, root_public) for each in enrolled[:terminals]]
+    doors = [
+        each for each in registry if each.kind == TerminalKind.DOOR and each.terminal_class == TerminalClass.TERMINAL
+    ]
+    playing = enrolled[:terminals] + doors[:DOORS_MAX]
+    return [_seat(each, registry.site, store, sam, root_public) for each in playing]
 
 
 def _seat(each: EnrolledTerminal, site: int, store: Keystore, sam: SoftwareSam, root_public: bytes) -> Seat:

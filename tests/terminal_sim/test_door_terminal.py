@@ -247,13 +247,13 @@ def test_a_door_found_open_at_boot_is_not_forced() -> None:
     assert bodies(terminal)[-1] == DoorEvent(DoorEventKind.HELD_OPEN, 1, 300)
 
 
-def test_a_door_terminal_answers_a_tap_like_every_terminal() -> None:
+def test_a_door_sells_nothing_and_checks_no_card() -> None:
     bench = DoorBench()
-    inside, outside = bench.issue(1000), bench.issue(1001, group=77)
+    card = bench.issue()
     terminal = bench.boot()
-    first, second = (terminal.tap(bench.field(card), 850) for card in (inside, outside))
-    assert (first.outcome, first.why, first.amount_cents, first.sequence) == (Outcome.PASSED, Why.NONE, 0, 2)
-    assert (second.outcome, second.why, second.card) == (Outcome.REFUSED, Why.ACCESS, outside)
+    for result in (terminal.tap(bench.field(card), 850), terminal.check(bench.field(card))):
+        assert (result.outcome, result.why, result.sequence) == (Outcome.REFUSED, Why.NOT_READY, 0)
+    assert (bench.strikes(), bodies(terminal)) == (0, [BOOTED])
 
 
 # -- what a boot knows
