@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from onecard_agreement_events import EventCounts, judge_events
+
 MONEY_TYPES: Final = frozenset({1, 7})
 """Purchase and grey: what terminals, spool and ledger count."""
 GREY: Final = "grey"
@@ -56,6 +58,8 @@ class Agreement:
     double_posted: int = 0
     duplicates: int = 0
     quarantined: int = 0
+    events: EventCounts = field(default_factory=EventCounts)
+    """Records that move no money, by type, as terminals have them."""
     gaps_open: int = 0
     open_items: dict[str, dict[str, int]] = field(default_factory=dict)
     disagreements: list[str] = field(default_factory=list)
@@ -110,6 +114,8 @@ def compare(
     found.lost = max(0, found.records_created - int(counts["identities"]) - found.quarantined)
     _judge(found, spool, ledger)
     _judge_purses(found, cards, ledger)
+    if not (found.gaps_open or found.quarantined):
+        found.disagreements += judge_events(found.events, spool, ledger)
     return found
 
 
@@ -117,6 +123,7 @@ def _terminals(dumps: Iterable[Mapping[str, Any]], found: Agreement) -> dict[int
     sums: dict[int, tuple[int, int]] = {}
     for terminal in dumps:
         for epoch in terminal["epochs"]:
+            found.events.add(epoch)
             found.records_created += epoch["issued"]
             found.records_acknowledged += epoch["acknowledged"]
             for name, total in epoch["merchants"].items():
