@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from onecard_agreement_events import EventCounts, judge_events
+
 MONEY_TYPES: Final = frozenset({0x01, 0x03, 0x04, 0x07, 0x20, 0x21})
 """What terminals, spool and ledger count: debits, and credits as negative amounts (docs/protocol.md §7.1)."""
 GREY: Final = "grey"
@@ -59,6 +61,8 @@ class Agreement:
     twins: int = 0
     """Records that the spools of two front-ends hold."""
     quarantined: int = 0
+    events: EventCounts = field(default_factory=EventCounts)
+    """Records that move no money, by type, as terminals have them."""
     gaps_open: int = 0
     open_items: dict[str, dict[str, int]] = field(default_factory=dict)
     disagreements: list[str] = field(default_factory=list)
@@ -114,6 +118,8 @@ def compare(
     found.lost = max(0, found.records_created - int(counts["identities"]) - found.quarantined)
     _judge(found, spool, ledger)
     _judge_purses(found, cards, ledger)
+    if not (found.gaps_open or found.quarantined):
+        found.disagreements += judge_events(found.events, spool, ledger)
     return found
 
 
@@ -136,6 +142,7 @@ def _terminals(dumps: Iterable[Mapping[str, Any]], found: Agreement) -> dict[int
     sums: dict[int, tuple[int, int]] = {}
     for terminal in dumps:
         for epoch in terminal["epochs"]:
+            found.events.add(epoch)
             found.records_created += epoch["issued"]
             found.records_acknowledged += epoch["acknowledged"]
             for name, total in epoch["merchants"].items():

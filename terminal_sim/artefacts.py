@@ -62,9 +62,13 @@ class FlashTotals:
     merchants: dict[str, dict[str, int]] = field(default_factory=dict)
     greys: list[dict[str, Any]] = field(default_factory=list)
     greys_left_out: int = 0
+    records_by_type: dict[str, int] = field(default_factory=dict)
+    """Of those still readable."""
 
     def add(self, terminal: dict[str, Any]) -> None:
         for epoch in terminal["epochs"]:
+            for name, count in epoch["records_by_type"].items():
+                self.records_by_type[name] = self.records_by_type.get(name, 0) + count
             room = GREYS_MAX - len(self.greys)
             whose = {"terminal": terminal["terminal"], "epoch": epoch["epoch"]}
             self.greys += [whose | grey for grey in epoch["greys"][:room]]
@@ -147,6 +151,7 @@ def write_artefacts(
             "money_count": flash.money_count,
             "money_cents": flash.money_cents,
             "grey_cents": flash.grey_cents,
+            "records_by_type": dict(sorted(flash.records_by_type.items())),
         },
         "greys": {
             "records": len(greys) + flash.greys_left_out,

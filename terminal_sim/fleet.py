@@ -15,6 +15,7 @@ from protocol.cards.apdu import Identity
 from protocol.ports import Clock, Log, Network, Random
 from terminal_sim.card import CardField, Disturbance
 from terminal_sim.card_kinds import Card, is_torn, kind_of
+from terminal_sim.door_walks import DoorWalks
 from terminal_sim.draws import Draws
 from terminal_sim.errors import PowerCut
 from terminal_sim.faults import Chance, NetworkCut, PowerCuts
@@ -88,6 +89,10 @@ class Fleet:
             for index, seat in enumerate(seats)
         ]
 
+        self.sellers = [till for till in self.tills if till.sells]
+        """Where taps go; they come first among the tills, so that a plan's index is a till's."""
+        self.doors = [till for till in self.tills if not till.sells]
+
     # -- power
 
     def boot(self, done: Callable[[], None]) -> None:
@@ -121,6 +126,18 @@ class Fleet:
     def _back(self, till: Till) -> None:
         if not self.is_over and not till.is_on:
             till.switch_on()
+
+    def walks(self) -> DoorWalks:
+        """People for the doors of this fleet."""
+        return DoorWalks(
+            self.doors,
+            self.cards,
+            card_numbers=self.card_numbers,
+            stolen=self.stolen,
+            seed=self.chance.seed,
+            clock=self._clock,
+            random=self._random,
+        )
 
     # -- taps
 
@@ -192,12 +209,12 @@ class Fleet:
 
     def check(self, card: int) -> TapResult | None:
         """Tap the card at a till drawn from the seed and sell nothing; None if no till had power for it."""
-        till = self._till_with_power(self.chance.check_terminal(len(self.tills)))
+        till = self._till_with_power(self.chance.check_terminal(len(self.sellers)))
         return None if till is None else self._tap(till, card, 0, unplanned=True)
 
     def tap_stolen(self, card: int, amount_cents: int) -> tuple[Till, TapResult] | None:
         """The thief taps a card (its number) at a till drawn from the seed; None if that came to nothing."""
-        till = self._till_with_power(self.chance.thief_terminal(len(self.tills)))
+        till = self._till_with_power(self.chance.thief_terminal(len(self.sellers)))
         if till is None:
             return None
         result = self._tap(till, card, amount_cents, unplanned=True)
@@ -205,8 +222,8 @@ class Fleet:
 
     def _till_with_power(self, index: int) -> Till | None:
         """That till, or the next one with power: the customer walks on."""
-        for offset in range(len(self.tills)):
-            till = self.tills[(index + offset) % len(self.tills)]
+        for offset in range(len(self.sellers)):
+            till = self.sellers[(index + offset) % len(self.sellers)]
             if till.is_on:
                 return till
         return None
@@ -226,7 +243,7 @@ class Fleet:
 
     def fill_memory(self) -> None:
         """Begin the incident `full` at the till with the small memory."""
-        till = self._till_with_power(self.chance.fillable(len(self.tills)))
+        till = self._till_with_power(self.chance.fillable(len(self.sellers)))
         if till is not None and self._filling is None:
             self._filling = FullMemory(till, self)
 

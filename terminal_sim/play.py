@@ -125,7 +125,7 @@ class Play:
         play = cls(asked, circumstances, faults=faults, seats=seats, files=files)
         with files:
             fills = any(isinstance(one, FillMemory) for one in faults)
-            small = [Chance(asked.seed).fillable(len(seats))] if fills else []
+            small = [Chance(asked.seed).fillable(asked.terminals)] if fills else []
             play.chips = Chips(dump, chips=len(seats) + SPARE_DEVICES, small=small)
             play.reseat = partial(load_seat, place)
             files.callback(play.chips.close)
@@ -166,7 +166,7 @@ class Play:
             seed=asked.seed,
             taps=asked.taps,
             rate=asked.rate,
-            terminals=len(self._seats),
+            terminals=asked.terminals,
             cards=len(self.opening),
             profile=Profile(asked.profile),
         )
@@ -178,6 +178,7 @@ class Play:
             clock=world.clock,
             patience=Patience(connect_ms=given.connect_ms, drain_ms=given.drain_ms),
             emit=self._told,
+            walks=fleet.walks(),
             on_thief=self._live.thief,
             finished=lambda exit_code: world.stop(self._finished(exit_code)),
             checks_cards=given.card_check,
@@ -266,6 +267,7 @@ class Play:
             "recovery": [each.as_dict(figures.base_ms) for each in figures.episodes],
             "recovery_records_per_second": figures.recovery_records_per_second(),
             "lists_applied": figures.lists_applied,
+            "doors": run.walks.as_dict(),
             "thief": {"taps": thief.taps, "accepted": thief.accepted, "refused": thief.refused},
             "faults_fired": fleet.faults_fired,
             "torn_by_kind": fleet.torn_by_kind,

@@ -39,6 +39,7 @@ CARDS_FILE: Final = "cards.bin"
 MEMORY_IMAGES_FILE: Final = "images_memory.bin"
 PBOC_IMAGES_FILE: Final = "images_pboc.bin"
 """Beside the images of AES cards; a site without such cards has no such file."""
+DOORS_MAX: Final = 256  # door terminals of a site that play beside its tills
 CARD_FILE_BYTES_MAX: Final = 1 << 30
 SAM_CONTEXTS_MAX: Final = 16_384  # two keys a card; 13 MB, shared by the whole fleet
 
@@ -69,7 +70,7 @@ class Seat:
 
 
 def load_seats(place: SimPlace, terminals: int) -> list[Seat]:
-    """The first `terminals` selling terminals. Raises SetupError, OSError, ProtocolError."""
+    """The first `terminals` selling terminals, then the door terminals. Raises SetupError, OSError, ProtocolError."""
     registry = Registry.parse(_read(place.registry, "`onecard keys enrol` makes the registry"))
     enrolled = [
         each for each in registry if each.terminal_class == TerminalClass.TERMINAL and each.kind == TerminalKind.POS
@@ -82,7 +83,11 @@ def load_seats(place: SimPlace, terminals: int) -> list[Seat]:
     store = place.keystore("terminals")
     sams = _Sams.of(place.keystore("sam"))
     root_public = bytes.fromhex(str(store.facts.get("root_public", "")))
-    return [_seat(each, registry.site, store, sams, root_public) for each in enrolled[:terminals]]
+    doors = [
+        each for each in registry if each.kind == TerminalKind.DOOR and each.terminal_class == TerminalClass.TERMINAL
+    ]
+    playing = enrolled[:terminals] + doors[:DOORS_MAX]
+    return [_seat(each, registry.site, store, sams, root_public) for each in playing]
 
 
 def load_seat(place: SimPlace, terminal: int) -> Seat:

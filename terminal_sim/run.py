@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from protocol.cards.memory_purse import Repair
 from protocol.ports import Clock
+from terminal_sim.door_walks import DoorWalks
 from terminal_sim.faults import THIEF_RATE_USUAL, Fault, NetworkCut, When
 from terminal_sim.fleet import Fleet
 from terminal_sim.incidents import Replacements, Reseat
@@ -97,6 +98,7 @@ class Run:
         emit: Emit,
         on_thief: ThiefNote,
         finished: Callable[[int], None],
+        walks: DoorWalks,
         checks_cards: bool = True,
         reseat: Reseat | None = None,
     ) -> None:
@@ -110,6 +112,7 @@ class Run:
         """Terminals that still owe records at the end."""
         self.selling_ms = 0
         self.drain_ms: int | None = None
+        self.walks = walks
         self._plan = plan
         self._clock = clock
         self._patience = patience
@@ -204,12 +207,14 @@ class Run:
             return
         self._enter(Phase.SELLING)
         self.note("selling_started", online=online, terminals=len(self.fleet.tills))
+        self.walks.start()
         self.selling.start()
         if self._stop_asked:
             self.selling.stop()
 
     def _sold_out(self) -> None:
         now_ms = self._clock.monotonic_ms()
+        self.walks.stop()
         self.selling_ms = now_ms - self._phase_ms
         self.fleet.stop_filling()
         self._enter(Phase.CHECKING)

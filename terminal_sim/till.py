@@ -18,6 +18,7 @@ from terminal_sim.errors import PowerCut
 from terminal_sim.figures import Figures
 from terminal_sim.firmware import CardReader, PosTerminal, TapResult
 from terminal_sim.flash import CutAfter, VirtualFlash
+from terminal_sim.kinds import boot_terminal, sells
 from terminal_sim.population import Seat
 from terminal_sim.rtc import DriftingRtc
 from terminal_sim.uplink import Uplink, UplinkState
@@ -92,6 +93,11 @@ class Till:
         return self.seat.secrets.terminal
 
     @property
+    def sells(self) -> bool:
+        """Whether customers come to it; a door has people of its own."""
+        return sells(self.seat.secrets)
+
+    @property
     def is_on(self) -> bool:
         return self.terminal is not None
 
@@ -111,7 +117,7 @@ class Till:
         shared = self._shared
         self.flash.power_on()
         self.boots += 1
-        terminal = PosTerminal(self.flash, self.seat.secrets, rtc=self.rtc, random=shared.random, log=shared.log)
+        terminal = boot_terminal(self.flash, self.seat.secrets, rtc=self.rtc, random=shared.random, log=shared.log)
         self.terminal = terminal
         self._count_records()
         if self.is_plugged_in:
