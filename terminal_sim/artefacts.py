@@ -146,7 +146,8 @@ def write_artefacts(directory: Path | None, fleet: Fleet, chips: Chips, run: dic
 
 def _terminal(till: Till, chips: Chips, flash: FlashTotals) -> dict[str, Any]:
     secrets = till.seat.secrets
-    dumped = dump_flash(chips.chip(till.index), secrets.terminal)
+    chip = chips.chip(till.index)
+    dumped = dump_flash(chip, secrets.terminal, layout=FlashLayout.of_kind(chip.size_bytes, secrets.terminal_kind))
     flash.add(dumped)
     return {"name": till.seat.name, "merchant": secrets.merchant, "epoch": secrets.epoch, "boots": till.boots} | dumped
 
@@ -232,7 +233,7 @@ def _types_in_flash(fleet: Fleet, chips: Chips, identities: Iterable[Identity]) 
         if not wanted:
             continue
         chip = chips.chip(till.index)
-        ring = Ring(chip, FlashLayout(chip.size_bytes).ring)
+        ring = Ring(chip, FlashLayout.of_kind(chip.size_bytes, till.seat.secrets.terminal_kind).ring)
         for identity in wanted:
             try:
                 found[identity] = read_head(ring.read(identity.epoch, identity.sequence)).type

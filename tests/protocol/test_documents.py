@@ -40,7 +40,7 @@ def test_canonical_form_is_that_of_the_vector() -> None:
 
 
 def test_a_person_may_write_blanks_and_any_order_of_keys() -> None:
-    assert canonical(read_any('{ "b": [2, "\\u5348"],\n "a": 1 }'.encode())) == SMALL
+    assert canonical(read_any(b'{ "b": [2, "\\u5348"],\n "a": 1 }')) == SMALL
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Parameters and permissions on their way into a terminal, and what the kinds share (docs/protocol.md §10, R27, R36)."""
+"""Parameters and permissions on their way into a terminal; what the kinds share (docs/protocol.md §10, R27, R36)."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from terminal_sim.rtc import DriftingRtc
 from terminal_sim.uplink import Observer, Uplink
 from tests.simulation.world import Host
 
-LIST_SECTORS: Final = 2
+LIST_SECTORS: Final = 2  # of each kind's areas
 BOOTS_MAX: Final = 20  # cuts inside one boot after the other; then the power stays
 
 
 def flash_layout(ring_sectors: int) -> FlashLayout:
     """A small chip: the ring wraps within a short run."""
-    sectors = JOURNAL_SECTORS + LIST_AREAS * LIST_SECTORS + ring_sectors
-    return FlashLayout(sectors * SECTOR_BYTES, LIST_SECTORS)
+    sectors = JOURNAL_SECTORS + 2 * LIST_AREAS * LIST_SECTORS + ring_sectors
+    return FlashLayout(sectors * SECTOR_BYTES, LIST_SECTORS, LIST_SECTORS)
 
 
 class Till:
