@@ -19,6 +19,7 @@ from frontend_server.place import FrontendPlace
 FRESH_TRIES_MAX: Final = 100
 FRESH_PAUSE_MS: Final = 20  # two seconds in all: then the disk is the news, and the figures are old ones
 EXAMPLE: Final = "\b\nExample:\n  "
+DOCUMENTS: Final = ("parameters", "permissions")
 
 SitePath = Annotated[
     Path, typer.Option("--site", "--config", envvar="ONECARD_SITE", help="The site's directory, or its site.toml.")
@@ -88,6 +89,10 @@ def status(context: typer.Context, site: SitePath = Path(), as_json: AsJson = Fa
         ["rows in the spool / without receipt", f"{spool.get('rows', '?')} / {spool.get('rows_unsettled', '?')}"],
         ["link to the ledger", f"{link['state']}{' (' + str(link['last_fault']) + ')' if link['last_fault'] else ''}"],
         ["deny list (黑名单)", answer["lists"].get("deny") or "none"],
+        [
+            "parameters (参数) / permissions (权限)",
+            " / ".join(answer["lists"].get(each) or "none" for each in DOCUMENTS),
+        ],
         ["alarms", answer["alarms"]],
     ]
     host.table(f"front-end {answer['frontend']} of site {answer['site']}", ["", ""], rows)
@@ -115,7 +120,17 @@ def fleet_list(
     if as_json:
         host.emit({"terminals": sessions})
         return
-    columns = ["terminal", "online", "epoch", "durable", "settled", "backlog", "list_version", "address"]
+    columns = [
+        "terminal",
+        "online",
+        "epoch",
+        "durable",
+        "settled",
+        "backlog",
+        "list_version",
+        "lists_behind",
+        "address",
+    ]
     rows: list[list[object]] = [[_cell(one.get(name, "")) for name in columns] for one in sessions]
     host.table(f"{sum(one['online'] for one in sessions)} of {len(sessions)} online", columns, rows)
 
@@ -161,4 +176,6 @@ def _asked(host: Host, site: Path, request: Mapping[str, object]) -> dict[str, A
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return "" if value is None else value

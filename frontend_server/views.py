@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from frontend_server import alarms, refusals
 from frontend_server.control import REFUSED_LIMIT_MAX, SESSIONS_LIMIT_MAX, Answer, Arguments, Verb, number
-from frontend_server.distribution import KINDS
 from frontend_server.parts import Parts
 from frontend_server.ports_used import Forwarder
 from frontend_server.sessions import TerminalStatus
 from ledger_sync.spool import SpoolFacts, SpoolWriter
+from protocol.codes import ListKind
+from protocol.list_kinds import LIST_KINDS, kinds_held_by
+from protocol.messages import LIST_STALE
 from protocol.signed import NO_VERSION
 
 SPOOL_FACTS_MS: Final = 1_000  # facts are read on the spool's thread; they are at most this old when asked for often
@@ -63,7 +65,7 @@ class Views:
             "spool_asked": self._spool_asked,
             "spool_answered": self._spool_answered,
             "link": dict(self._forwarder.state()),
-            "lists": {kind.name.lower(): _shown(parts.distribution.version(kind)) for kind in KINDS},
+            "lists": {kind.name.lower(): _shown(parts.distribution.version(kind)) for kind in LIST_KINDS},
             "alarms": len(parts.alarms),
             "alarms_not_listed": parts.alarms.not_listed,
             "counts": parts.metrics.as_dict(),
@@ -116,7 +118,8 @@ class Views:
 
     def _session(self, status: TerminalStatus) -> dict[str, Any]:
         clock = self._parts.clock
-        held = self._parts.distribution.version(KINDS[0])
+        lists = self._lists(status)
+        deny = lists[ListKind.DENY.name.lower()]
         return {
             "terminal": status.terminal,
             "online": status.live is not None,
@@ -128,10 +131,27 @@ class Views:
             "settled": status.settled,
             "backlog": status.backlog,
             "flags": status.flags,
-            "list_version": _shown(status.list_version),
-            "list_current": status.list_version == held,
+            "list_version": deny["reported"],
+            "list_current": deny["current"],
+            "list_stale": bool(status.flags & LIST_STALE),
+            "lists": lists,
+            "lists_behind": [name for name, one in lists.items() if not one["current"]],
             "suspect": status.suspect_epoch == status.epoch,
         }
+
+    def _lists(self, status: TerminalStatus) -> dict[str, dict[str, Any]]:
+        """Wanted against reported, by kind: what the terminal reports is the truth (R27)."""
+        enrolled = self._parts.admission.registry.get(status.terminal)
+        kinds = kinds_held_by(enrolled.kind) if enrolled is not None else (ListKind.DENY,)
+        found: dict[str, dict[str, Any]] = {}
+        for kind in kinds:
+            reported, wanted = status.held_list(kind), self._parts.distribution.version(kind)
+            found[kind.name.lower()] = {
+                "reported": _shown(reported),
+                "wanted": _shown(wanted),
+                "current": reported == wanted,
+            }
+        return found
 
     def _read_spool(self, *, is_forced: bool = False) -> None:
         """Fetch the spool's figures, for this question if it is quick and for the next in any case."""
