@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -301,6 +301,11 @@ class Host:
     def yuan(cents: int) -> str:
         """An amount as people write it."""
         return f"{'-' if cents < 0 else ''}{abs(cents) // 100}.{abs(cents) % 100:02d}"
+
+    @staticmethod
+    def moment(utc_ms: int) -> str:
+        """A moment, as people write it; empty for none."""
+        return f"{datetime.fromtimestamp(utc_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}" if utc_ms else ""
 
     @staticmethod
     def day(trade_day: int) -> str:

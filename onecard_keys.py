@@ -4,6 +4,7 @@ Masters of different branches meet only here, in files under `offline/` that no 
 
     offline/root.keystore             root seed: certifies the ledger's signing key
     offline/enrolment.keystore        link and seal masters: give a terminal its two keys
+    offline/lists.keystore            seed that signs parameters and permissions (onecard_lists.py)
     offline/cards.keystore            the five card masters: give a card its five keys
     secrets/frontend.keystore         link masters, this front-end's batch key
     secrets/ledger.keystore           seal and TAC masters, signing seed, batch keys
@@ -111,16 +112,18 @@ def check_value(key: bytes) -> str:
 
 def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now_ms: int) -> None:
     """Make every key file of a new site and its site file. Raises KeysError if the directory already has one."""
+    from onecard_lists import LISTS_KEY, lists_key  # it stands on this module
+
     site_file = directory / SITE_FILE_NAME
     if site_file.exists():
         raise KeysError(f"{site_file}: there is a site here already; keys are made once")
     directory.mkdir(parents=True, exist_ok=True)
     offline, secrets = directory / OFFLINE, directory / SECRETS
-    root_seed, signing_seed = (_fresh(SEED_BYTES) for _ in range(2))
+    root_seed, signing_seed = (fresh_key(SEED_BYTES) for _ in range(2))
     root = SoftwareSigner(root_seed)
-    link_master, seal_master = (_fresh(KEY_BYTES) for _ in range(2))
-    cards = {purpose: _fresh(KEY_BYTES) for purpose in CARD_PURPOSES}
-    batch_keys = {number: _fresh(KEY_BYTES) for number in range(1, frontends + 1)}
+    link_master, seal_master = (fresh_key(KEY_BYTES) for _ in range(2))
+    cards = {purpose: fresh_key(KEY_BYTES) for purpose in CARD_PURPOSES}
+    batch_keys = {number: fresh_key(KEY_BYTES) for number in range(1, frontends + 1)}
     certificate = issue_certificate(
         root,
         key_id=1,
@@ -138,6 +141,7 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
 
     write(offline, "root", "root", {"root_seed": root_seed}, public)
     write(offline, "enrolment", "enrolment", {"link_master.1": link_master, "seal_master.1": seal_master}, public)
+    KeyFile.named(offline, LISTS_KEY).write(lists_key(root, site=site, key_id=1, now_ms=now_ms))
     write(offline, "cards", "cards", masters | tac, {})
     for number, batch_key in batch_keys.items():
         name = "frontend" if number == 1 else f"frontend-{number}"
@@ -179,7 +183,7 @@ def enrol(
                 epoch=1,
                 suite=suite,
                 key_version=1,
-                enrolment_id=_fresh(ENROLMENT_ID_BYTES),
+                enrolment_id=fresh_key(ENROLMENT_ID_BYTES),
                 merchant=FIRST_MERCHANT + offset % merchants,
                 name=f"till {terminal}",
                 proof_suite=proof_suite,
@@ -215,7 +219,7 @@ def personalise(site: SiteFile, *, count: int, opening_cents: int, progress: Pro
     first = max((card["number"] for card in held), default=FIRST_CARD - 1) + 1
     made: list[AesCardImage] = []
     for number in range(first, first + count):
-        uid = b"\x04" + _fresh(6)
+        uid = b"\x04" + fresh_key(6)
         made.append(
             AesCardImage(
                 uid=uid,
@@ -267,7 +271,8 @@ def key_table(site: SiteFile) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _fresh(count: int) -> bytes:
+def fresh_key(count: int) -> bytes:
+    """Random bytes that do not look like a pattern."""
     while True:
         key = RealRandom().random_bytes(count)
         if not weak_key(key):
@@ -295,6 +300,8 @@ keystore = "secrets/frontend.keystore"
 unlock = "secrets/frontend.unlock"
 control_socket = "run/frontend.sock"
 ledger_link = "run/ledger-link.sock"
+parameters_file = "lists/parameters.list"  # written by `onecard keys publish`, taken up while it runs
+permissions_file = "lists/permissions.list"
 
 [ledger]                                   # 中心账务
 data_dir = "data/ledger"
