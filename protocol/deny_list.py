@@ -28,6 +28,7 @@ from protocol.limits import LIST_ENTRIES_MAX
 U32_MAX: Final = 0xFFFF_FFFF
 ENTRY_BYTES: Final = 4
 LOT_BITS: Final = 10  # 1,024 cards: what is personalised and lost in one box
+LOT_MAX: Final = U32_MAX >> LOT_BITS
 _CONTENT_COUNTS: Final = struct.Struct("!II")
 _DELTA_COUNTS: Final = struct.Struct("!IIII")
 CONTENT_BYTES_MAX: Final = _CONTENT_COUNTS.size + ENTRY_BYTES * LIST_ENTRIES_MAX
