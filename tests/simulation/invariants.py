@@ -48,6 +48,7 @@ class Invariants:
         self._highest: dict[tuple[int, int], int] = {}
         self._settlements: set[tuple[int, int, int, int]] = set()
         self._list_of: dict[int, Version] = {}
+        self._parameters_of: dict[int, Version] = {}
         self._frontend_list: Version = NO_VERSION
         self._position = (0, 0)
 
@@ -99,6 +100,7 @@ class Invariants:
         assert till.terminal is not None
         self.check_acknowledged(till)
         self._check_list_of(till.number, till.terminal.deny_list.memory.version)
+        self._check_parameters_of(till)
 
     def spool_worked(self) -> None:
         """The front-end's disk has done something: nothing may be settled that the ledger has not committed."""
@@ -206,6 +208,13 @@ class Invariants:
         if version < before:
             raise Violation(f"terminal {terminal}: list {version} after {before}")
         self._list_of[terminal] = version
+
+    def _check_parameters_of(self, till: Till) -> None:
+        version = till.parameters_version
+        before = self._parameters_of.get(till.number, NO_VERSION)
+        if version < before:
+            raise Violation(f"terminal {till.number}: parameters {version} after {before}")
+        self._parameters_of[till.number] = version
 
     def _check_forward(self, frontend: FrontendHost) -> None:
         durable = frontend.list_on_disk()

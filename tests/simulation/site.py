@@ -276,4 +276,6 @@ class Site:
                 return False
             if terminal.memory.ring.unacknowledged or terminal.deny_list.memory.version != newest:
                 return False
+            if till.parameters_version != self.frontend.parameters_version:
+                return False
         return spool.unsettled_rows() == 0
