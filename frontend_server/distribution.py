@@ -1,8 +1,7 @@
 """Versions on their way down: taken, kept over restarts, pushed to every session (R27, R28).
 
-    ledger ── LIST ─────────────┐
-    published file of a document ┴▶ verify: root, use, site, higher ──▶ make, on the executor ──▶ durable file ──▶
-    every live session of a terminal that holds the kind
+    ledger ── LIST (deny list) ──┐
+    published file (a document) ─┴▶ verify: root, use, site, higher ─▶ make, on the executor ─▶ durable file ─▶ sessions
 
 The order is the rule: a version is durable here before a terminal hears of it, so a restart never offers an older one
 than a terminal has already taken from this front-end. Only when the disk refuses it is pushed all the same, with an

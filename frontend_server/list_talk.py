@@ -69,38 +69,32 @@ class ListTalk:
     def on_version(self, version: ListVersion) -> list[bytes]:
         """What to send when a new version has come."""
         kind = version.head.list_kind
-        if kind not in self._kinds:
-            return []
-        return self._begin(kind) + self._next_turn()
+        return self._next_turn() if kind in self._kinds else []
 
     def _begin(self, kind: int) -> list[bytes]:
-        """Bring a kind to the version held here, if it is its turn and there is something to do."""
+        """It is a kind's turn: a report that has waited, then a newer version than its sender knows."""
         version = self._parts.distribution.held(kind)
-        sender = self._sender(kind)
-        if version is None or (self._must_wait(kind) and not _is_busy(sender)):
+        if version is None:
             return []
         messages: list[bytes] = []
-        if sender is not None:
-            sender.window = self._window(kind)
-            messages = self._carry_out(sender.on_version(version))
         report = next((one for one in self._reports if one.kind == kind), None)
         if report is not None:
             self._reports = tuple(one for one in self._reports if one is not report)
-            messages += self._told(kind, report)
+            messages = self._told(kind, report)
+        sender = self._sender(kind)
+        if sender is not None:
+            sender.window = self._window(kind)
+            messages += self._carry_out(kind, sender.on_version(version))
         return messages
 
     def _next_turn(self) -> list[bytes]:
         """Go on with the most urgent kind that has something to do; those behind it wait."""
         messages: list[bytes] = []
         for kind in self._kinds:
+            messages += self._begin(kind)
             sender = self._sender(kind)
-            if _is_busy(sender):
-                assert sender is not None
-                sender.window = self._window(kind)
-                messages += self._carry_out(sender.resume())
-            else:
-                messages += self._begin(kind)
-            if _is_busy(self._sender(kind)):
+            if sender is not None and sender.is_busy:
+                messages += self._carry_out(kind, sender.resume())
                 break
         return messages
 
@@ -130,7 +124,7 @@ class ListTalk:
             self._senders = (*self._senders, (kind, sender))
         sender.window = self._window(kind)
         was_current = sender.state is SenderState.CURRENT
-        messages = self._carry_out(sender.on_state(report))
+        messages = self._carry_out(kind, sender.on_state(report))
         if sender.state is SenderState.CURRENT and not was_current:
             self._parts.metrics.lists_confirmed += 1
             if all(each.state is SenderState.CURRENT for _, each in self._senders):
@@ -138,13 +132,16 @@ class ListTalk:
                     self._parts.alarms.clear(alarm, str(self._status.terminal))
         return messages
 
-    def _carry_out(self, outputs: Iterable[SenderOutput]) -> list[bytes]:
+    def _carry_out(self, kind: int, outputs: Iterable[SenderOutput]) -> list[bytes]:
         messages: list[bytes] = []
         for output in outputs:
             if isinstance(output, list_transfer.Alarm):
                 version = _version_of(output.head)
-                text = f"{output.kind.value}: reports list {version[0]}.{version[1]}, status {output.status:02x}"
-                self._parts.alarm(_ALARMS[output.kind], str(self._status.terminal), text, output.report_kind)
+                name = "list" if kind == ListKind.DENY else ListKind(kind).name.lower()
+                text = f"{output.kind.value}: reports {name} {version[0]}.{version[1]}, status {output.status:02x}"
+                # The ledger issues no documents: what is wrong with them is for those who publish them.
+                report = output.report_kind if kind == ListKind.DENY else None
+                self._parts.alarm(_ALARMS[output.kind], str(self._status.terminal), text, report)
                 continue
             if isinstance(output, ListOffer):
                 self._parts.metrics.lists_offered += 1

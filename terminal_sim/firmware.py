@@ -16,7 +16,7 @@ from protocol.ports import Log, Random
 from terminal_sim.errors import MemoryLost, RingFull
 from terminal_sim.flash import VirtualFlash
 from terminal_sim.layout import FlashLayout
-from terminal_sim.list_age import ListAge
+from terminal_sim.list_age import LIST_AGE_UNKNOWN_MS, ListAge
 from terminal_sim.lists import Check, TerminalLists
 from terminal_sim.memory import Memory
 from terminal_sim.outcome import Alarm, CardReader, Outcome, TapResult, Why
@@ -104,6 +104,8 @@ class PosTerminal:
 
     def list_age_ms(self) -> int:
         """How long ago it was certain that no newer deny list had been issued (R28)."""
+        if self.deny_list.memory.damaged:
+            return LIST_AGE_UNKNOWN_MS
         return self.list_age.age_ms(self.deny_list.issued_ms)
 
     @property

@@ -9,12 +9,12 @@ import pytest
 
 from frontend_server.alarms import AlarmKind
 from frontend_server.published import FILE_BYTES_MAX, PublishedFiles, decode_published
-from protocol.codes import ListForm, ListKind, Suite, TerminalClass, TerminalKind
+from protocol.codes import ListForm, ListKind, ListStatus, Suite, TerminalClass, TerminalKind
 from protocol.deny_list import DenyList
 from protocol.documents import canonical
 from protocol.errors import RemoteError
 from protocol.limits import LIST_CHUNKS_OUTSTANDING_MAX
-from protocol.messages import LIST_STALE, Heartbeat, ListChunk, ListOffer, Time
+from protocol.messages import LIST_STALE, Heartbeat, ListChunk, ListOffer, ListState, Time
 from protocol.registry import EnrolledTerminal
 from protocol.signed import CertificateUse
 from tests.frontend.scripted_terminal import HeldList, ScriptedTerminal
@@ -241,6 +241,36 @@ def test_a_newer_version_during_a_wait_is_what_comes_afterwards(site: Site) -> N
     offers = [one for one in lists_sent(slow.terminal) if isinstance(one, ListOffer) and kind_of(one) == PARAMETERS]
     assert len(offers) == 1
     assert held(slow.terminal, PARAMETERS) == (1, 2)
+
+
+def test_a_report_that_has_waited_is_not_taken_for_the_answer_to_a_later_offer(site: Site) -> None:
+    site.publish(PARAMETERS, 1, {"price": 1})
+    site.run()
+    slow = Slow(site, site.logged_in(101, documents=True))
+    while slow.waiting():
+        slow.take()
+    site.issue(1, DenyList(range(1, 6_001)))
+    slow.take()
+    state = slow.terminal.documents[PARAMETERS].receiver.state()
+    slow.terminal.say(state.encode())  # nobody has asked; it waits behind the deny list
+    site.publish(PARAMETERS, 2, {"price": 2})
+    while slow.waiting():
+        slow.take()
+    offers = [one for one in lists_sent(slow.terminal) if isinstance(one, ListOffer) and kind_of(one) == PARAMETERS]
+    assert [(one.head[12:20]).hex() for one in offers] == ["0000000100000001", "0000000100000002"]
+    assert held(slow.terminal, PARAMETERS) == (1, 2)
+
+
+def test_a_head_of_parameters_that_nobody_here_published_is_alarmed_and_stays_with_the_operator(site: Site) -> None:
+    site.publish(PARAMETERS, 1, {"price": 1})
+    till = site.logged_in(101, documents=True)
+    site.run()
+    higher = decode_published(site.published(PARAMETERS, 9, {"price": 9}), PARAMETERS)[0].encode()
+    till.say(ListState(PARAMETERS, ListStatus.HOLDS, head=higher).encode())
+    site.run()
+    [alarm] = site.alarms.standing()
+    assert (alarm.kind, "parameters 1.9" in alarm.text) == (AlarmKind.HIGHER_HEAD, True)
+    assert site.forwarder.reports == []  # the ledger issues no parameters
 
 
 # -- the deny list's age
