@@ -176,6 +176,23 @@ def _against_keys(registry: Registry, name: str, keys: Keystore) -> list[Finding
     return [Finding("registry", Level.BAD, f"{len(missing)} terminals {says}: {shown}", mend)]
 
 
+# -- published lists
+
+
+def check_lists(site: SiteFile) -> Findings:
+    """What the front-end would refuse to take up (R27)."""
+    from onecard_lists import published
+
+    found = [one for one in published(site) if one.is_served]
+    for one in found:
+        if one.fault:
+            name = one.kind.name.lower()
+            yield Finding("lists", Level.BAD, one.fault, f"publish it anew: onecard keys publish {name} FILE.json")
+    if not any(one.fault for one in found):
+        shown = ", ".join(f"{one.kind.name.lower()} {one.version[0]}.{one.version[1]}" for one in found)
+        yield Finding("lists", Level.OK, shown or "no parameters or permissions were published")
+
+
 # -- backups
 
 
@@ -203,5 +220,6 @@ def check_backups(site: SiteFile) -> Findings:
 KEY_CHECKS: Final[tuple[tuple[str, Callable[[SiteFile], Findings]], ...]] = (
     ("keystores", check_keys),
     ("registry", check_registry),
+    ("lists", check_lists),
     ("backups", check_backups),
 )

@@ -72,6 +72,7 @@ class Host:
         """One front-end's part of the site; None: that of `[frontend]`. Raises SiteError."""
         from frontend_server.place import FrontendPlace
         from frontend_server.settings import FrontendSettings
+        from protocol.codes import ListKind
 
         site = self.site(path).of_frontend(number)
         ours = site.frontend
@@ -92,6 +93,10 @@ class Host:
             data_dir=data_dir,
             spool=data_dir / SPOOL_FILE,
             registry=site.path(site.site.registry),
+            published={
+                ListKind.PARAMETERS: site.path(ours.parameters_file),
+                ListKind.PERMISSIONS: site.path(ours.permissions_file),
+            },
             ledger_link=site.socket(ours.ledger_link),
             root_public=site.root_public_key(),
             utc_offset_ms=site.utc_offset_ms(),

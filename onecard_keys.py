@@ -4,6 +4,7 @@ Masters of different branches meet only here, in files under `offline/` that no 
 
     offline/root.keystore             root seed: certifies the ledger's signing key
     offline/enrolment.keystore        link and seal masters: give a terminal its two keys
+    offline/lists.keystore            seed that signs parameters and permissions (onecard_lists.py)
     offline/cards.keystore            the card masters of every kind: give a card its keys (onecard_cards.py)
     secrets/frontend.keystore         link masters, this front-end's batch key
     secrets/ledger.keystore           seal and TAC masters (AES, PBOC), signing seed, batch keys
@@ -110,6 +111,7 @@ def check_value(key: bytes) -> str:
 def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now_ms: int) -> None:
     """Make every key file of a new site and its site file. Raises KeysError if the directory already has one."""
     from onecard_cards import LEDGER_MASTERS, LOAD_MASTERS, SAM_MASTERS, card_masters
+    from onecard_lists import LISTS_KEY, lists_key  # it stands on this module
 
     site_file = directory / SITE_FILE_NAME
     if site_file.exists():
@@ -136,6 +138,7 @@ def init_site(directory: Path, *, site: int, frontends: int, time_zone: str, now
 
     write(offline, "root", "root", {"root_seed": root_seed}, public)
     write(offline, "enrolment", "enrolment", {"link_master.1": link_master, "seal_master.1": seal_master}, public)
+    KeyFile.named(offline, LISTS_KEY).write(lists_key(root, site=site, key_id=1, now_ms=now_ms))
     write(offline, "cards", "cards", cards, {})
     for number, batch_key in batch_keys.items():
         name = "frontend" if number == 1 else f"frontend-{number}"
@@ -312,6 +315,8 @@ keystore = "secrets/frontend.keystore"
 unlock = "secrets/frontend.unlock"
 control_socket = "run/frontend.sock"
 ledger_link = "run/ledger-link.sock"
+parameters_file = "lists/parameters.list"  # written by `onecard keys publish`, taken up while it runs
+permissions_file = "lists/permissions.list"
 
 [ledger]                                   # 中心账务
 data_dir = "data/ledger"

@@ -40,6 +40,13 @@ class Kind(Enum):
     LOAD_STATION = "load_station"
 
 
+class Document(Enum):
+    """Lists that people publish."""
+
+    PARAMETERS = "parameters"
+    PERMISSIONS = "permissions"
+
+
 class SuiteName(Enum):
     """What a terminal's link or proofs are made with."""
 
@@ -201,6 +208,81 @@ def frontend_add(
         return
     host.say(f"Front-end {made} is in the site file. Start the ledger again: it must know the new batch key.")
     host.say(f"Next: onecard serve --frontend {made} --site {site}")
+
+
+@app.command("lists-key", epilog=EXAMPLE + "onecard keys lists-key --renew --site canteen")
+def lists_key(
+    context: typer.Context,
+    site: SitePath = Path(),
+    renew: Annotated[bool, typer.Option("--renew", help="Make the next one although there is one.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the key that signs parameters and permissions. For a site without it, or before its certificate ends."""
+    from onecard_lists import make_lists_key
+
+    host = _host(context)
+    certificate = make_lists_key(host.site(site), is_renewal=renew, now_ms=host.now_ms())
+    if as_json:
+        host.emit({"key_id": certificate.key_id, "valid_to_ms": certificate.valid_to_ms})
+        return
+    host.say(f"Made lists key {certificate.key_id}. Terminals take it with the next list that is published.")
+
+
+@app.command(epilog=EXAMPLE + "onecard keys publish parameters parameters.json --site canteen")
+def publish(
+    context: typer.Context,
+    kind: Annotated[Document, typer.Argument(help="What it is.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="The document as people write it.")],
+    site: SitePath = Path(),
+    generation: Annotated[
+        int | None, typer.Option(min=1, max=0xFFFF_FFFF, help="Raise it above what lost files held.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign parameters (参数) or permissions (权限) as the next version. A running front-end sends it out."""
+    from onecard_lists import publish as publish_document
+    from onecard_lists import served_path
+    from protocol.codes import ListKind
+
+    host = _host(context)
+    found, list_kind = host.site(site), ListKind[kind.name]
+    version, is_new = publish_document(found, list_kind, file, now_ms=host.now_ms(), generation=generation)
+    path = served_path(found, list_kind)
+    if as_json:
+        host.emit({"kind": kind.value, "version": list(version), "is_new": is_new, "file": str(path)})
+        return
+    number = f"{version[0]}.{version[1]}"
+    if is_new:
+        host.say(f"Published {kind.value} {number} in {path}. See who has it: onecard fleet list --site {site}")
+    else:
+        host.say(f"This document is published already, as {kind.value} {number}; nothing was changed.")
+
+
+@app.command(epilog=EXAMPLE + "onecard keys lists --site canteen")
+def lists(context: typer.Context, site: SitePath = Path(), as_json: AsJson = False) -> None:
+    """Parameters and permissions that were published. Which version is served, and what is wrong with a file."""
+    from onecard_lists import published
+
+    host = _host(context)
+    found = published(host.site(site))
+    names = ["kind", "version", "issued_ms", "content_bytes", "is_served", "fault"]
+    rows: list[list[object]] = [
+        [
+            one.kind.name.lower(),
+            ".".join(map(str, one.version)),
+            one.issued_ms,
+            one.content_bytes,
+            one.is_served,
+            one.fault,
+        ]
+        for one in found
+    ]
+    if as_json:
+        host.emit({"lists": [dict(zip(names, row, strict=True)) for row in rows]})
+    else:
+        shown = [[*row[:2], host.moment(one.issued_ms), row[3], "yes" if one.is_served else "no", one.fault]
+                 for row, one in zip(rows, found, strict=True)]  # fmt: skip
+        host.table("published lists", ["kind", "version", "issued", "bytes", "served", "fault"], shown)
 
 
 def _host(context: typer.Context) -> Host:

@@ -102,9 +102,9 @@ def _presence(status: TerminalStatus) -> Iterator[Finding]:
 
 
 def _list(status: TerminalStatus, newest: Version) -> Iterator[Finding]:
-    if status.flags & LIST_STALE:
-        what = "restart it; if it stays, its memory is failing: have the terminal replaced"
-        yield Finding("list stale", "its deny list is damaged: it sells by the limit for stale lists", what)
+    if status.flags & LIST_STALE and status.heartbeats > 1:  # the answer to the first confirms its list
+        what = "bring it online for a minute; if it stays, restart it: its memory may be failing"
+        yield Finding("list stale", "its deny list is old or damaged: it sells by the limit for stale lists", what)
     elif status.live is not None and status.list_version < newest:
         held, wanted = (f"{one[0]}.{one[1]}" for one in (status.list_version, newest))
         what = "nothing for a minute: it is being sent; if it stays, look at the terminal's memory and its line"

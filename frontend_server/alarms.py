@@ -26,6 +26,7 @@ class AlarmKind(Enum):
     SPOOL_REFUSES = "spool refuses"
     LIST_REFUSED = "list refused"
     LIST_CACHE = "list cache"
+    PUBLISHED_REFUSED = "published list refused"
     UNSIGNED_HEAD = "unsigned head"
     HIGHER_HEAD = "higher head"
     LIST_NOT_TAKEN = "list not taken"
@@ -39,9 +40,12 @@ WHAT_TO_DO: Final = {
     AlarmKind.TOO_MANY_HOLES: "the terminal offers records with more holes than are kept apart: read its memory out",
     AlarmKind.SPOOL_REFUSES: "look at free space and the disk; terminals keep their records meanwhile",
     AlarmKind.LIST_REFUSED: "the ledger sent an older, unsigned or foreign list: look at its keys and its backup",
+    AlarmKind.PUBLISHED_REFUSED: "a file of parameters or permissions is older, unsigned, of another site or damaged; "
+    "the version before it is served: publish it anew with `onecard keys publish`",
     AlarmKind.LIST_CACHE: "a list could not be kept on disk, or was damaged: look at the disk; it is sent again",
     AlarmKind.UNSIGNED_HEAD: "the terminal holds a list that nobody here signed: inspect it",
-    AlarmKind.HIGHER_HEAD: "the terminal holds a newer list than the centre issued: restore the centre's list versions",
+    AlarmKind.HIGHER_HEAD: "the terminal holds a newer list than the centre issued: restore its list versions; "
+    "parameters, permissions: publish them with a higher --generation",
     AlarmKind.LIST_NOT_TAKEN: "the terminal refuses or cannot finish the list: look at its memory and its status",
     AlarmKind.STORAGE: "the spool says what is wrong: look at the disk and its log; docs/spool.md",
 }

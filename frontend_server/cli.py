@@ -19,6 +19,7 @@ from frontend_server.place import FrontendPlace
 FRESH_TRIES_MAX: Final = 100
 FRESH_PAUSE_MS: Final = 20  # two seconds in all: then the disk is the news, and the figures are old ones
 EXAMPLE: Final = "\b\nExample:\n  "
+DOCUMENTS: Final = ("parameters", "permissions")
 
 SitePath = Annotated[
     Path, typer.Option("--site", "--config", envvar="ONECARD_SITE", help="The site's directory, or its site.toml.")
@@ -96,6 +97,10 @@ def status(
         ["rows in the spool / without receipt", f"{spool.get('rows', '?')} / {spool.get('rows_unsettled', '?')}"],
         ["link to the ledger", f"{link['state']}{' (' + str(link['last_fault']) + ')' if link['last_fault'] else ''}"],
         ["deny list (黑名单)", answer["lists"].get("deny") or "none"],
+        [
+            "parameters (参数) / permissions (权限)",
+            " / ".join(answer["lists"].get(each) or "none" for each in DOCUMENTS),
+        ],
         ["alarms", answer["alarms"]],
     ]
     host.table(f"front-end {answer['frontend']} of site {answer['site']}", ["", ""], rows)

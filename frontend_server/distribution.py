@@ -1,6 +1,7 @@
-"""Versions on their way down: taken from the ledger, kept over restarts, pushed to every session (R27, R28).
+"""Versions on their way down: taken, kept over restarts, pushed to every session (R27, R28).
 
-    ledger ── LIST ──▶ verify: root, site, higher ──▶ make, on the executor ──▶ durable file ──▶ every live session
+    ledger ── LIST (deny list) ──┐
+    published file (a document) ─┴▶ verify: root, use, site, higher ─▶ make, on the executor ─▶ durable file ─▶ sessions
 
 The order is the rule: a version is durable here before a terminal hears of it, so a restart never offers an older one
 than a terminal has already taken from this front-end. Only when the disk refuses it is pushed all the same, with an
@@ -17,14 +18,13 @@ from typing import Final
 from frontend_server.alarms import AlarmKind, Alarms
 from frontend_server.list_cache import decode_cache, encode_cache, next_version
 from frontend_server.metrics import Metrics
+from frontend_server.published import decode_published
 from protocol.codes import ListForm, ListKind
 from protocol.errors import RemoteError
+from protocol.list_kinds import LIST_KINDS, certificate_use
 from protocol.list_transfer import ListVersion
 from protocol.ports import Clock, Executor, Files, Log
 from protocol.signed import NO_VERSION, Certificate, SignedHead, Version, verify_certificate, verify_head
-
-KINDS: Final = (ListKind.DENY,)
-"""What version 1 distributes; the other kinds are reserved."""
 
 
 @dataclass(slots=True)
@@ -36,6 +36,8 @@ class _Waiting:
     form: ListForm
     base: Version
     data: bytes
+    life: int
+    """Of the link to the ledger, when it came."""
 
 
 ASK_AGAIN_MS: Final = 2_000
@@ -50,6 +52,7 @@ class Distribution:
         cache_dir: existing directory for one file a kind.
         push: called with every new version, after it is durable.
         request_list: asks the ledger; (0, 0) asks for a snapshot.
+        link_life: which link to the ledger this is; another number when it has ended.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Distribution:
         log: Log,
         push: Callable[[ListVersion], None],
         request_list: Callable[[ListKind, Version], None],
+        link_life: Callable[[], int],
     ) -> None:
         self._site = site
         self._root_public = root_public
@@ -78,7 +82,10 @@ class Distribution:
         self._log = log
         self._push = push
         self._request_list = request_list
+        self._link_life = link_life
         self._held: dict[ListKind, ListVersion] = {}
+        self._said: dict[ListKind, int] = {}
+        """The life of the link on which the ledger has sent the version held, or said it again."""
         self._making: set[ListKind] = set()
         self._waiting: dict[ListKind, _Waiting] = {}
         self._asking: set[ListKind] = set()
@@ -86,7 +93,7 @@ class Distribution:
 
     def load(self) -> None:
         """Read what an earlier life kept; a damaged file is set aside, alarmed and fetched again."""
-        for kind in KINDS:
+        for kind in LIST_KINDS:
             data = self._files.read(self._path(kind))
             if data is None:
                 continue
@@ -107,42 +114,70 @@ class Distribution:
 
     def on_list(self, head: SignedHead, certificate: Certificate, form: ListForm, base: Version, data: bytes) -> None:
         """A LIST from the ledger; nothing about it is believed yet."""
+        if head.list_kind != ListKind.DENY:
+            return  # of a later version, or what only people publish: not for us, and no fault
+        self._offered(ListKind.DENY, _Waiting(head, certificate, form, base, data, self._link_life()))
+
+    def on_published(self, kind: ListKind, data: bytes) -> None:
+        """A file of parameters or permissions; nothing about it is believed yet. What is held stays if it is wrong."""
         try:
-            kind = ListKind(head.list_kind)
-        except ValueError:
-            return  # a kind of a later version: not for us, and no fault
-        if kind not in KINDS or self._closed or not self._is_welcome(kind, head, certificate):
+            head, certificate, content = decode_published(data, kind)
+        except RemoteError as error:
+            self._refuse(kind, str(error))
+            return
+        self._offered(kind, _Waiting(head, certificate, ListForm.SNAPSHOT, NO_VERSION, content, 0))
+
+    def on_unreadable(self, kind: ListKind, why: str) -> None:
+        """A file of parameters or permissions is there and cannot be read."""
+        self._refuse(kind, why)
+
+    def is_newest(self, kind: ListKind) -> bool:
+        """Whether what is held is the newest that the ledger has issued: it has said so on the link that is up now."""
+        is_under_way = kind in self._making or kind in self._asking
+        return not is_under_way and kind in self._said and self._said[kind] == self._link_life()
+
+    def _offered(self, kind: ListKind, offered: _Waiting) -> None:
+        if self._closed or not self._is_welcome(kind, offered):
             return
         if kind in self._making:
             newest = self._waiting.get(kind)
-            if newest is None or newest.head.version < head.version:
-                self._waiting[kind] = _Waiting(head, certificate, form, base, data)
+            if newest is None or newest.head.version < offered.head.version:
+                self._waiting[kind] = offered
             return
-        self._make(kind, _Waiting(head, certificate, form, base, data))
+        self._make(kind, offered)
 
     def close(self) -> None:
         """Take no more; what is being made is stored, and pushed to nobody."""
         self._closed = True
         self._waiting.clear()
 
-    def _is_welcome(self, kind: ListKind, head: SignedHead, certificate: Certificate) -> bool:
+    def _is_welcome(self, kind: ListKind, offered: _Waiting) -> bool:
         """Check signatures, site and version; alarm what is refused."""
-        held = self._held.get(kind)
+        held, head = self._held.get(kind), offered.head
         if held is not None and head == held.head:
+            self._is_held(kind, offered.life)
             return False  # every LINK_WELCOME is followed by the current list
         try:
-            verify_certificate(certificate, self._root_public, self._site, self._clock.now_ms())
-            verify_head(head, certificate)
+            use = certificate_use(kind)
+            verify_certificate(offered.certificate, self._root_public, self._site, self._clock.now_ms(), use=use)
+            verify_head(head, offered.certificate)
         except RemoteError as error:
             self._refuse(kind, str(error))
             self._ask_again(kind)
             return False
         if held is not None and head.version <= held.head.version:
             if head.version == held.head.version and head.digest == held.head.digest:
+                self._is_held(kind, offered.life)
                 return False  # the same content signed again
             self._refuse(kind, f"version {_shown(head.version)}, held is {_shown(held.head.version)}")
             return False
         return True
+
+    def _is_held(self, kind: ListKind, life: int) -> None:
+        """What was offered is what is held: nothing is wrong with its source any more."""
+        self._said[kind] = life
+        if kind != ListKind.DENY:
+            self._alarms.clear(AlarmKind.PUBLISHED_REFUSED, kind.name)
 
     def _make(self, kind: ListKind, offered: _Waiting) -> None:
         held = self._held.get(kind)
@@ -174,7 +209,8 @@ class Distribution:
         if result is not None:
             made, disk_error = result
             self._held[kind] = made
-            self._alarms.clear(AlarmKind.LIST_REFUSED, kind.name)
+            self._said[kind] = offered.life
+            self._alarms.clear(_refusal_of(kind), kind.name)
             if disk_error is None:
                 self._alarms.clear(AlarmKind.LIST_CACHE, kind.name)
             else:
@@ -190,15 +226,18 @@ class Distribution:
                 self._ask_again(kind)
         waiting = self._waiting.pop(kind, None)
         if waiting is not None and not self._closed:
-            self.on_list(waiting.head, waiting.certificate, waiting.form, waiting.base, waiting.data)
+            self._offered(kind, waiting)
 
     def _refuse(self, kind: ListKind, why: str) -> None:
         self._metrics.list_offers_refused += 1
-        self._alarm(AlarmKind.LIST_REFUSED, kind, why)
+        self._alarm(_refusal_of(kind), kind, why)
 
     def _ask_again(self, kind: ListKind) -> None:
-        """Ask the ledger what is newer than what is held, a little later; one question at a time."""
-        if kind in self._asking:
+        """Ask the ledger what is newer than what is held, a little later; one question at a time.
+
+        A published file is looked at again when it has changed.
+        """
+        if kind in self._asking or kind != ListKind.DENY:
             return
         self._asking.add(kind)
 
@@ -215,6 +254,10 @@ class Distribution:
 
     def _path(self, kind: ListKind) -> str:
         return f"{self._cache_dir}/list-{kind.name.lower()}.cache"
+
+
+def _refusal_of(kind: ListKind) -> AlarmKind:
+    return AlarmKind.LIST_REFUSED if kind == ListKind.DENY else AlarmKind.PUBLISHED_REFUSED
 
 
 def _shown(version: Version) -> str:

@@ -12,14 +12,15 @@ from typing import Any, Final
 from frontend_server import advice
 from frontend_server.alarms import Alarm
 from frontend_server.control import SESSIONS_LIMIT_MAX, Answer, Arguments, Later, Reply, RequestError, Verb, number
-from frontend_server.distribution import KINDS
 from frontend_server.parts import Parts
 from frontend_server.recollections import Recollections
 from frontend_server.refusals import REFUSALS_KEPT, Refusal
 from frontend_server.sessions import TerminalStatus
 from ledger_sync.spool import EpochHeld, Hole, HoleKind, SpoolWriter, Stated
 from ledger_sync.spool.holes import EPOCHS_MAX
-from protocol.codes import TerminalKind
+from protocol.codes import ListKind, TerminalKind
+from protocol.list_kinds import kinds_held_by
+from protocol.messages import LIST_STALE
 from protocol.signed import NO_VERSION, Version
 
 TERMINAL_MAX: Final = 0xFFFF_FFFF
@@ -56,7 +57,8 @@ class FleetViews:
 
     def _session(self, status: TerminalStatus, standing: Iterable[Alarm], refusal: Refusal | None) -> dict[str, Any]:
         clock = self._parts.clock
-        held = self._parts.distribution.version(KINDS[0])
+        lists = self._lists(status)
+        deny = lists[ListKind.DENY.name.lower()]
         found = self._findings(status, standing, refusal)
         return {
             "terminal": status.terminal,
@@ -69,14 +71,31 @@ class FleetViews:
             "settled": status.settled,
             "backlog": status.backlog,
             "flags": status.flags,
-            "list_version": shown(status.list_version),
-            "list_current": status.list_version == held,
+            "list_version": deny["reported"],
+            "list_current": deny["current"],
+            "list_stale": bool(status.flags & LIST_STALE),
+            "lists": lists,
+            "lists_behind": [name for name, one in lists.items() if not one["current"]],
             "suspect": status.suspect_epoch == status.epoch,
             "behind": bool(status.backlog),
             "alarming": bool(list(standing)),
             "findings": [one.name for one in found],
             "what_to_do": found[0].what_to_do if found else "",
         }
+
+    def _lists(self, status: TerminalStatus) -> dict[str, dict[str, Any]]:
+        """Wanted against reported, by kind: what the terminal reports is the truth (R27)."""
+        enrolled = self._parts.admission.registry.get(status.terminal)
+        kinds = kinds_held_by(enrolled.kind) if enrolled is not None else (ListKind.DENY,)
+        found: dict[str, dict[str, Any]] = {}
+        for kind in kinds:
+            reported, wanted = status.held_list(kind), self._parts.distribution.version(kind)
+            found[kind.name.lower()] = {
+                "reported": shown(reported),
+                "wanted": shown(wanted),
+                "current": reported == wanted,
+            }
+        return found
 
     def _findings(
         self, status: TerminalStatus, standing: Iterable[Alarm], refusal: Refusal | None
@@ -86,7 +105,7 @@ class FleetViews:
             standing=standing,
             refusal=refusal,
             is_enrolled=self._parts.admission.registry.get(status.terminal) is not None,
-            newest_list=self._parts.distribution.version(KINDS[0]),
+            newest_list=self._parts.distribution.version(ListKind.DENY),
         )
 
     def _alarms(self) -> dict[int, list[Alarm]]:
@@ -142,7 +161,7 @@ class FleetViews:
             "enrolled_epoch": entry.epoch if entry is not None else None,
             "suite": entry.suite.name if entry is not None else "",
             "merchant": entry.merchant if entry is not None else 0,
-            "list_wanted": shown(parts.distribution.version(KINDS[0])),
+            "list_wanted": shown(parts.distribution.version(ListKind.DENY)),
             "session": session,
             "epochs": epochs,
             "last_refusal": _refusal(refusal) if refusal is not None else None,

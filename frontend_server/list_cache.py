@@ -29,6 +29,7 @@ from protocol.codes import ListKind
 from protocol.deny_list import DenyList, apply_delta
 from protocol.errors import DamagedData, Malformed, ProofError
 from protocol.limits import LIST_ENTRIES_MAX
+from protocol.list_kinds import certificate_use, check_content
 from protocol.list_transfer import ListVersion
 from protocol.signed import (
     CERTIFICATE_BYTES,
@@ -95,7 +96,7 @@ def decode_cache(data: bytes, *, kind: ListKind, root_public: bytes, site: int) 
     except Malformed as error:
         raise DamagedData(f"list cache: {error}") from None
     for each in (certificate, *older):
-        verify_certificate(each, root_public, site, None)
+        verify_certificate(each, root_public, site, None, use=certificate_use(kind))
     verify_head(head, certificate)
     if head.list_kind != kind or not head.names(content):
         raise ProofError("list cache: the content is not what its head names")
@@ -134,9 +135,9 @@ def next_version(
     delta: bytes | None = None
     if base is None:
         content = bytes(data)
-        DenyList.from_content(content)  # signed, and still: what cannot be read must not reach a terminal
+        check_content(head.list_kind, content)  # signed, and still: what cannot be read must not reach a terminal
     else:
-        if held is None or held.head.version != base:
+        if held is None or held.head.version != base or head.list_kind != ListKind.DENY:
             raise Malformed("LIST", "a delta from a version that is not held")
         content = apply_delta(DenyList.from_content(held.content), data).content()
         delta = bytes(data)

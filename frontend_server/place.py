@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from frontend_server.settings import FrontendSettings
+from protocol.codes import ListKind
 from protocol.keystore import Keystore
 from protocol.ports import Clock, Executor, Files, Log, Network, Random
 from protocol.trade_time import UtcOffset
@@ -40,6 +41,8 @@ class FrontendPlace:
     data_dir: Path
     spool: Path
     registry: Path
+    published: Mapping[ListKind, Path]
+    """Files of parameters and permissions, which may not be there yet."""
     ledger_link: str
     root_public: bytes
     utc_offset_ms: UtcOffset

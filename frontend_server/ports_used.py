@@ -17,6 +17,10 @@ from protocol.signed import Version
 class Forwarder(Protocol):
     """The front-end's side of the link to the ledger."""
 
+    @property
+    def life(self) -> int:
+        """Which link this is; another number as soon as it has ended."""
+
     def attach(self, events: LedgerEvents) -> None:
         """Called once, before `start`."""
 

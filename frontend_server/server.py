@@ -116,6 +116,7 @@ class FrontendServer:
             log=log,
             push=self._push,
             request_list=forwarder.request_list,
+            link_life=lambda: forwarder.life,
         )
         self.parts = Parts(
             settings=settings,

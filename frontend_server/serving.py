@@ -15,6 +15,7 @@ from typing import Final
 from frontend_server.alarms import AlarmingLog, Alarms
 from frontend_server.keys import FrontendKeys
 from frontend_server.place import FrontendPlace, World, free_bytes_of
+from frontend_server.published import PublishedFiles, file_state
 from frontend_server.server import FrontendServer
 from ledger_sync.link.forwarder import Forwarder
 from ledger_sync.link.settings import ForwarderSettings
@@ -30,7 +31,7 @@ PORT_HIGHEST: Final = 32_767  # Linux gives outgoing connections 32768 to 60999
 PORT_DRAWS_MAX: Final = 64
 BIND_TRIES_MAX: Final = 20
 BIND_AGAIN_MS: Final = 250  # a kept port may still be held by the last connections of a process that is dying
-REGISTRY_LOOK_MS: Final = 2_000  # enrolments are taken up without a restart
+LOOK_MS: Final = 2_000  # enrolments and published lists are taken up without a restart
 
 Ready = Callable[[str, Mapping[str, object]], None]
 
@@ -54,7 +55,8 @@ class Serving:
         self._stopping = stopping
         self._server: FrontendServer | None = None
         self._is_stopping = False
-        self._registry_state = _state_of(place.registry)
+        self._registry_state = file_state(place.registry)
+        self._published: PublishedFiles | None = None
         self.failure = ""
         """Why it could not start, for stderr."""
 
@@ -160,7 +162,11 @@ class Serving:
         _, _, port = server.address().rpartition(":")
         world.files.replace(str(place.data_dir / PORT_FILE), f"{port}\n".encode())
         self._ready("frontend", server.ready_facts())
-        self._look_at_registry(world)
+        distribution = server.parts.distribution
+        self._published = PublishedFiles(
+            place.published, take=distribution.on_published, refused=distribution.on_unreadable
+        )
+        self._look_at_files(world)
 
     def _stop(self, world: World) -> None:
         """Stop in order; harmless when called again or before the server is there."""
@@ -173,13 +179,19 @@ class Serving:
         else:
             world.stop()
 
-    # -- enrolments
+    # -- enrolments, published lists
 
-    def _look_at_registry(self, world: World) -> None:
-        """Take up a registry file that has changed; one that cannot be read changes nothing."""
-        if self._is_stopping or self._server is None:
+    def _look_at_files(self, world: World) -> None:
+        """Take up what has changed, now and from now on."""
+        if self._is_stopping or self._server is None or self._published is None:
             return
-        now_state = _state_of(self._place.registry)
+        self._look_at_registry(world, self._server)
+        self._published.look()
+        _later(world.clock, LOOK_MS, lambda: self._look_at_files(world))
+
+    def _look_at_registry(self, world: World, server: FrontendServer) -> None:
+        """Take up a registry file that has changed; one that cannot be read changes nothing."""
+        now_state = file_state(self._place.registry)
         if now_state is not None and now_state != self._registry_state:
             self._registry_state = now_state
             try:
@@ -187,9 +199,8 @@ class Serving:
             except (OSError, ProtocolError) as error:
                 world.log("registry.not_taken", alarm=True, error=str(error))
             else:
-                self._server.replace_registry(registry)
+                server.replace_registry(registry)
                 world.log("registry.taken", terminals=len(registry))
-        _later(world.clock, REGISTRY_LOOK_MS, lambda: self._look_at_registry(world))
 
 
 def registry_of(path: Path, site: int) -> Registry:
@@ -240,14 +251,6 @@ def _kept_port(path: Path) -> int | None:
     except (OSError, UnicodeDecodeError):
         return None
     return int(text) if text.isdecimal() and 0 < int(text) <= 0xFFFF else None
-
-
-def _state_of(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _later(clock: Clock, delay_ms: int, callback: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from protocol.codes import ByeCode
+from protocol.codes import ByeCode, ListKind
 from protocol.list_transfer import ListVersion
 from protocol.signed import NO_VERSION, Version
 
@@ -50,6 +50,7 @@ class TerminalStatus:
         "address",
         "boot",
         "clock_ahead_ms",
+        "documents",
         "durable",
         "epoch",
         "first_unacknowledged",
@@ -88,10 +89,25 @@ class TerminalStatus:
         """Of its last HEARTBEAT."""
         self.list_version: Version = NO_VERSION
         """Deny list that it reported to hold."""
+        self.documents: tuple[tuple[int, Version], ...] = ()
+        """(list kind, version) of the parameters and permissions that it reported to hold."""
         self.suspect_epoch = 0
         """Epoch in which its chain was found to differ; 0: never."""
         self.take_overs: deque[tuple[int, str]] | None = None
         """(monotonic ms, address) of the newest; None for the many that never had one."""
+
+    def note_list(self, kind: int, version: Version) -> None:
+        """It has reported to hold that version."""
+        if kind == ListKind.DENY:
+            self.list_version = version
+        else:
+            self.documents = (*(one for one in self.documents if one[0] != kind), (kind, version))
+
+    def held_list(self, kind: int) -> Version:
+        """What it reported to hold; (0, 0) when none, or when it has not spoken of that kind."""
+        if kind == ListKind.DENY:
+            return self.list_version
+        return next((version for of_kind, version in self.documents if of_kind == kind), NO_VERSION)
 
     @property
     def backlog(self) -> int:

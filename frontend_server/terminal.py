@@ -82,7 +82,7 @@ class TerminalConnection(AcknowledgingConnection):
         assert self.status is not None
         self._terminal = event.hello.terminal
         self._epoch = event.hello.epoch
-        self._lists = ListTalk(self._parts, self.status, event.body_bytes_max)
+        self._lists = ListTalk(self._parts, self.status, event.body_bytes_max, event.hello.terminal_kind)
 
     def _take(self, body: bytes) -> None:
         self._parts.metrics.frames_received += 1
@@ -224,7 +224,8 @@ class TerminalConnection(AcknowledgingConnection):
         assert self.status is not None
         self.status.flags = beat.flags
         self._heard(beat.boot, beat.clock_ms, beat.first_unacknowledged, beat.next, now_ms)
-        self._send(Time(beat.boot, beat.uptime_ds, now_ms).encode())
+        is_current = self._lists is not None and self._lists.deny_list_current
+        self._send(Time(beat.boot, beat.uptime_ds, now_ms, is_current).encode())
         self._submit(AnchorIntake(self._terminal, self._epoch, beat.boot, measured_anchor_ms(now_ms, beat.uptime_ds)))
 
     def on_list_state(self, body: bytes) -> None:

@@ -8,11 +8,11 @@ from typing import Final
 
 from frontend_server import alarms, refusals
 from frontend_server.control import REFUSED_LIMIT_MAX, Answer, Arguments, Verb, number
-from frontend_server.distribution import KINDS
 from frontend_server.fleet_views import shown
 from frontend_server.parts import Parts
 from frontend_server.ports_used import Forwarder
 from ledger_sync.spool import SpoolFacts, SpoolWriter
+from protocol.list_kinds import LIST_KINDS
 
 SPOOL_FACTS_MS: Final = 1_000  # facts are read on the spool's thread; they are at most this old when asked for often
 
@@ -62,7 +62,7 @@ class Views:
             "spool_asked": self._spool_asked,
             "spool_answered": self._spool_answered,
             "link": dict(self._forwarder.state()),
-            "lists": {kind.name.lower(): shown(parts.distribution.version(kind)) for kind in KINDS},
+            "lists": {kind.name.lower(): shown(parts.distribution.version(kind)) for kind in LIST_KINDS},
             "alarms": len(parts.alarms),
             "alarms_not_listed": parts.alarms.not_listed,
             "counts": parts.metrics.as_dict(),

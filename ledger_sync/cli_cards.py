@@ -19,8 +19,19 @@ from ledger_sync.cli_work import (
     issue_all,
     reader_of,
 )
+from protocol.deny_list import LOT_MAX
 
 CardNumber = Annotated[int, typer.Argument(min=1, max=0xFFFF_FFFF, metavar="CARD", help="Card number.")]
+
+OneCard = Annotated[
+    int | None, typer.Argument(min=1, max=0xFFFF_FFFF, metavar="[CARD]", show_default=False, help="Card number.")
+]
+Lot = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=LOT_MAX, help="Instead of a card: a whole issue lot (批次), 1,024 card numbers; card / 1024."
+    ),
+]
 
 app = typer.Typer(rich_markup_mode=None)
 """Verbs that stand beside `card`, not under it."""
@@ -62,26 +73,28 @@ def card_show(context: typer.Context, *, number: CardNumber, site: SitePath = Pa
 def lost(
     context: typer.Context,
     *,
-    number: CardNumber,
+    number: OneCard = None,
+    lot: Lot = None,
     site: SitePath = Path(),
     operator: Operator = OPERATOR_UNKNOWN,
     as_json: AsJson = False,
 ) -> None:
     """Report a card lost (挂失). Every online terminal has the new deny list (黑名单) within a second."""
-    _change_card(host_of(context), site, "lost", number, operator, as_json=as_json)
+    _change_card_or_lot(host_of(context), site, "lost", number, lot, operator, as_json=as_json)
 
 
 @app.command("release", epilog=EXAMPLE + "onecard ledger release 1000001 --operator Li --site canteen")
 def release(
     context: typer.Context,
     *,
-    number: CardNumber,
+    number: OneCard = None,
+    lot: Lot = None,
     site: SitePath = Path(),
     operator: Operator = OPERATOR_UNKNOWN,
     as_json: AsJson = False,
 ) -> None:
     """Release a lost card (解挂). The next deny-list version is without it."""
-    _change_card(host_of(context), site, "release", number, operator, as_json=as_json)
+    _change_card_or_lot(host_of(context), site, "release", number, lot, operator, as_json=as_json)
 
 
 @app.command("cancel", epilog=EXAMPLE + "onecard ledger cancel 1000001 --yes --operator Li --site canteen")
@@ -120,6 +133,23 @@ def topup(
         host.say(
             f"Load order {told['load_order']}: {host.yuan(told['amount_cents'])} yuan for card {number}, in flight."
         )
+
+
+def _change_card_or_lot(
+    host: Host, site: Path, verb: str, number: int | None, lot: int | None, operator: str, *, as_json: bool
+) -> None:
+    if number is not None and lot is None:
+        _change_card(host, site, verb, number, operator, as_json=as_json)
+        return
+    if number is not None or lot is None:
+        raise typer.BadParameter("name one card, or one lot with --lot")
+    told = changed(host, host.ledger(site), {"verb": verb, "lot": lot, "operator": operator})
+    if as_json:
+        host.emit(told)
+        return
+    version = ".".join(map(str, told["list_version"]))
+    cards = f"cards {told['first_card']} to {told['last_card']}"
+    host.say(f"Lot {lot} ({cards}) is {told['status']}; deny list (黑名单) version {version}.")
 
 
 def _change_card(host: Host, site: Path, verb: str, number: int, operator: str, *, as_json: bool) -> None:

@@ -4,6 +4,9 @@ Content (docs/protocol.md §10, R28), all u32 big-endian:
 
     count of cards ‖ count of lots ‖ cards, strictly ascending ‖ lots, strictly ascending
 
+An issue lot (批次) is the 1,024 card numbers with the same number >> 10, so that a terminal knows a card's lot from its
+number alone. A lot above 4,194,303 matches no card.
+
 Delta: cards added, cards removed, lots added, lots removed (four counts), then the four arrays. It is never
 trusted for itself: whoever applies it compares the result with the digest in the signed head.
 """
@@ -24,6 +27,8 @@ from protocol.limits import LIST_ENTRIES_MAX
 
 U32_MAX: Final = 0xFFFF_FFFF
 ENTRY_BYTES: Final = 4
+LOT_BITS: Final = 10  # 1,024 cards: what is personalised and lost in one box
+LOT_MAX: Final = U32_MAX >> LOT_BITS
 _CONTENT_COUNTS: Final = struct.Struct("!II")
 _DELTA_COUNTS: Final = struct.Struct("!IIII")
 CONTENT_BYTES_MAX: Final = _CONTENT_COUNTS.size + ENTRY_BYTES * LIST_ENTRIES_MAX
@@ -31,6 +36,16 @@ DELTA_BYTES_MAX: Final = _DELTA_COUNTS.size + ENTRY_BYTES * 2 * LIST_ENTRIES_MAX
 
 _SWAP: Final = array("I", [1]).tobytes()[0] == 1  # a little-endian machine
 assert array("I").itemsize == ENTRY_BYTES
+
+
+def lot_of(card: int) -> int:
+    """The issue lot that a card number belongs to."""
+    return card >> LOT_BITS
+
+
+def cards_of_lot(lot: int) -> range:
+    """The card numbers of an issue lot."""
+    return range(lot << LOT_BITS, (lot + 1) << LOT_BITS)
 
 
 class DenyList:
@@ -88,6 +103,10 @@ class DenyList:
 
     def __repr__(self) -> str:
         return f"DenyList({len(self._cards)} cards, {len(self._lots)} lots)"
+
+    def refuses(self, card: int) -> bool:
+        """Whether the card stands on the list, by its own number or by its lot."""
+        return _holds(self._cards, card) or _holds(self._lots, lot_of(card))
 
     def contains(self, card: int) -> bool:
         return _holds(self._cards, card)

@@ -23,11 +23,14 @@ SESSION_FRAMES_MAX: Final = 1 << 20  # re-key (R33)
 SESSION_MS_MAX: Final = 24 * 3600 * 1000  # re-key (R33)
 HANDSHAKE_MS_MAX: Final = 10_000  # from connection to established
 HEARTBEAT_MS: Final = 30_000
+HEARTBEAT_MS_MAX: Final = 300_000  # between two of a terminal that holds a deny list, however busy: TIME confirms it
 TAG_FAILURES_MAX: Final = 10  # forged frames on a line before the session ends
 GARBAGE_BYTES_MAX: Final = 8192  # two frames of the largest size
 
-LIST_CHUNKS_OUTSTANDING_MAX: Final = 4
+LIST_CHUNKS_OUTSTANDING_MAX: Final = 4  # offers and chunks unanswered, all list kinds together
 LIST_ENTRIES_MAX: Final = 500_000  # cards and issue lots together: 2 MB, one link message
+DOCUMENT_BYTES_MAX: Final = 65_536  # parameters, permissions: 16 sectors of flash; 70 frames of a line
+LIST_AGE_MS_MAX_USUAL: Final = 24 * 3600 * 1000  # a day without news of the deny list (R28); parameters may say less
 BATCH_ROWS_MAX: Final = 1024
 BATCH_BYTES_MAX: Final = 1 << 20  # one ledger transaction
 BATCHES_OUTSTANDING_MAX: Final = 4

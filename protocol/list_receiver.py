@@ -16,12 +16,14 @@ Staging header, 144 bytes: form u8, reserved(3), base generation u32, base count
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from protocol.codes import ListForm, ListKind, ListStatus
 from protocol.deny_list import DenyList, apply_delta
 from protocol.errors import Malformed, ProofError
+from protocol.list_kinds import certificate_use, check_content
 from protocol.messages import ListChunk, ListOffer, ListState
 from protocol.signed import (
     NO_HEAD,
@@ -100,9 +102,10 @@ class ListReceiver:
         held: the signed head held (128 bytes), as `Apply` gave it; `NO_HEAD` when none.
         room_bytes: the longest content, and the longest transfer, that the terminal's memory takes.
         staged: what the staging area held at boot.
+        check: raises Malformed for a content that the firmware cannot use; without it the form alone is checked.
     """
 
-    __slots__ = ("_held", "_kind", "_room_bytes", "_root_public", "_site", "_staging", "_store")
+    __slots__ = ("_check", "_held", "_kind", "_room_bytes", "_root_public", "_site", "_staging", "_store")
 
     def __init__(
         self,
@@ -114,12 +117,14 @@ class ListReceiver:
         held: bytes = NO_HEAD,
         staged: Staged | None = None,
         kind: ListKind = ListKind.DENY,
+        check: Callable[[bytes], object] | None = None,
     ) -> None:
         self._site = site
         self._root_public = root_public
         self._room_bytes = room_bytes
         self._store = store
         self._kind = kind
+        self._check = check
         self._held = held
         self._staging = self._resumed(staged) if staged is not None else None
 
@@ -167,7 +172,8 @@ class ListReceiver:
         if head.version <= held_version:
             return [self.state(ListStatus.NOT_HIGHER)]
         base = (offer.base_generation, offer.base_counter)
-        if offer.form == ListForm.DELTA and (base != held_version or held_version == NO_VERSION):
+        is_delta = offer.form == ListForm.DELTA
+        if is_delta and (self._kind != ListKind.DENY or base != held_version or held_version == NO_VERSION):
             return [self.state(ListStatus.BASE_NOT_HELD)]
         if max(head.content_bytes, offer.transfer_bytes) > self._room_bytes:
             return [self.state(ListStatus.NO_ROOM)]
@@ -200,7 +206,7 @@ class ListReceiver:
     def _proved_head(self, offer: ListOffer) -> SignedHead:
         certificate = Certificate.decode(offer.certificate)
         # A terminal's clock may never have been set, so a certificate's end is the front-end's and ledger's to check.
-        verify_certificate(certificate, self._root_public, self._site, None)
+        verify_certificate(certificate, self._root_public, self._site, None, use=certificate_use(self._kind))
         head = SignedHead.decode(offer.head)
         verify_head(head, certificate)
         if head.list_kind != self._kind:
@@ -248,7 +254,9 @@ class ListReceiver:
                 content = apply_delta(DenyList.from_content(self._store.held_content()), data).content()
             else:
                 content = data
-                DenyList.from_content(content)  # a signed list that cannot be read must not replace one that can
+                check_content(self._kind, content)  # a signed list that cannot be read must not replace one that can
+            if self._check is not None:
+                self._check(content)
         except Malformed:
             return None
         return content if staging.head.names(content) else None

@@ -6,6 +6,9 @@ is remembered from an earlier session.
 
 Every offer and chunk is answered by one LIST_STATE. A new version that arrives while some are unanswered waits until
 they are answered, so that no answer is taken for another's.
+
+The kinds of one session share a window: whoever holds the senders sets `window` before each call, 0 for one that must
+wait for a more urgent kind, and calls `resume` when that has finished.
 """
 
 from __future__ import annotations
@@ -146,6 +149,7 @@ class ListSender:
         "_transfer",
         "_version",
         "state",
+        "window",
     )
 
     def __init__(self, version: ListVersion, *, body_bytes_max: int) -> None:
@@ -159,7 +163,26 @@ class ListSender:
         self._transfer: _Transfer | None = None
         self._offers = 0
         self._alarms = 0
+        self.window = LIST_CHUNKS_OUTSTANDING_MAX
+        """Chunks that may be unanswered from now on, the offer included."""
         self.state = SenderState.UNKNOWN
+
+    @property
+    def is_busy(self) -> bool:
+        """A transfer is under way, or begins as soon as what is unanswered is answered."""
+        return self._transfer is not None or self._pending is not None
+
+    @property
+    def unanswered(self) -> int:
+        """Offers and chunks that the terminal has not answered yet."""
+        return 0 if self._transfer is None else self._transfer.unanswered
+
+    def resume(self) -> list[SenderOutput]:
+        """The chunks that `window` allows now."""
+        transfer = self._transfer
+        if transfer is None or self._pending is not None or self.state is not SenderState.SENDING:
+            return []
+        return self._fill_window(transfer)
 
     def on_state(self, report: ListState) -> list[SenderOutput]:
         """What to send, and what to raise, after a LIST_STATE of this kind."""
@@ -318,7 +341,7 @@ class ListSender:
         head = self._version.head
         data_bytes_max = self._body_bytes_max - CHUNK_BYTES
         chunks: list[SenderOutput] = []
-        while transfer.unanswered < LIST_CHUNKS_OUTSTANDING_MAX and transfer.next_offset < len(transfer.data):
+        while transfer.unanswered < self.window and transfer.next_offset < len(transfer.data):
             offset = transfer.next_offset
             data = transfer.data[offset : offset + data_bytes_max]
             chunks.append(

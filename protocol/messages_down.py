@@ -28,6 +28,7 @@ assert (_TIME.size, _LIST_OFFER.size, _LIST_CHUNK.size, _BYE.size) == (16, 264, 
 LIST_OFFER_HEAD_BYTES: Final = _LIST_OFFER.size
 LIST_CHUNK_HEAD_BYTES: Final = _LIST_CHUNK.size
 KEPT_AS_SUSPECT: Final = 0x01
+DENY_LIST_CURRENT: Final = 0x01
 _ACK_TYPE: Final = int(MessageType.ACK)  # a plain number packs at half the price
 
 
@@ -126,15 +127,18 @@ class Time:
     boot: int
     uptime_ds: int
     utc_ms: int
+    deny_list_current: bool = False
+    """The deny list that this session has reported is the newest that the ledger has issued (R28)."""
 
     def encode(self) -> bytes:
-        return pack(_TIME, "TIME", MessageType.TIME, 0, self.boot, self.uptime_ds, self.utc_ms)
+        flags = DENY_LIST_CURRENT if self.deny_list_current else 0
+        return pack(_TIME, "TIME", MessageType.TIME, flags, self.boot, self.uptime_ds, self.utc_ms)
 
     @classmethod
     def decode(cls, body: Buffer) -> Time:
-        _, reserved, boot, uptime_ds, utc_ms = unpack(_TIME, "TIME", body)
-        require(reserved == 0, "TIME", "reserved field is not zero")
-        return cls(boot, uptime_ds, utc_ms)
+        _, flags, boot, uptime_ds, utc_ms = unpack(_TIME, "TIME", body)
+        require(flags & ~DENY_LIST_CURRENT == 0, "TIME", "a reserved flag is set")
+        return cls(boot, uptime_ds, utc_ms, flags != 0)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """Certificates and signed heads: who issues a version, and which one it is (docs/protocol.md §10, R27). Pure.
 
-Certificate, 120 bytes: the offline root says whose key signs for a site.
-Signed head, 128 bytes: the ledger's online key says what content a (generation, counter) has.
+Certificate, 120 bytes: the offline root says whose key signs for a site, and in the context of its signature what for:
+the ledger's online key, or the site's offline key for lists that people publish (R36).
+Signed head, 128 bytes: that key says what content a (generation, counter) has.
 
 Every signature covers a context string, a zero byte and the bytes signed, and those bytes hold the site, so
 that a receipt can never be shown as a head, nor one site's list to another (R36). Signing is a port: an HSM
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from enum import Enum
 from hashlib import sha256
 from typing import Final, Protocol
 
@@ -26,6 +28,7 @@ SIGNATURE_BYTES: Final = 64
 DIGEST_BYTES: Final = 32
 
 CERTIFICATE_CONTEXT: Final = "onecard.certificate.v1"
+OFFLINE_CERTIFICATE_CONTEXT: Final = "onecard.certificate.offline.v1"
 HEAD_CONTEXT: Final = "onecard.head.v1"
 
 _CERTIFICATE: Final = struct.Struct("!IIQQ32s")
@@ -37,6 +40,16 @@ assert _HEAD.size + SIGNATURE_BYTES == HEAD_BYTES
 
 NO_HEAD: Final = bytes(HEAD_BYTES)
 """What stands in the place of a head where a terminal holds none."""
+
+
+class CertificateUse(Enum):
+    """What a certified key may sign; the value is the context of the root's signature."""
+
+    ONLINE = CERTIFICATE_CONTEXT
+    """The ledger: deny list, receipts, link messages."""
+    OFFLINE = OFFLINE_CERTIFICATE_CONTEXT
+    """People, away from every server: parameters, permissions."""
+
 
 Version = tuple[int, int]
 """(generation, counter), compared in that order; only rises (R27)."""
@@ -195,14 +208,21 @@ class SignedHead:
 
 
 def issue_certificate(
-    root: bytes | Signer, *, key_id: int, site: int, valid_from_ms: int, valid_to_ms: int, public_key: bytes
+    root: bytes | Signer,
+    *,
+    key_id: int,
+    site: int,
+    valid_from_ms: int,
+    valid_to_ms: int,
+    public_key: bytes,
+    use: CertificateUse = CertificateUse.ONLINE,
 ) -> Certificate:
-    """Certify an online key; `root` is the offline root's seed, or a signer that holds it."""
+    """Certify a signing key for one use; `root` is the offline root's seed, or a signer that holds it."""
     if site == 0 or len(public_key) != PUBLIC_KEY_BYTES or valid_to_ms < valid_from_ms:
         raise OutOfRange("certificate: needs a site, a public key of 32 bytes, and an end after its start")
     unsigned = Certificate(key_id, site, valid_from_ms, valid_to_ms, public_key, b"")
     signed = unsigned.signed_bytes()
-    signature = _signer(root).sign(sign_context(CERTIFICATE_CONTEXT, signed))
+    signature = _signer(root).sign(sign_context(use.value, signed))
     return Certificate(key_id, site, valid_from_ms, valid_to_ms, public_key, signature)
 
 
@@ -217,7 +237,7 @@ def sign_head(
     issued_ms: int,
     content: bytes,
 ) -> SignedHead:
-    """Sign one version; `signing` is the ledger's online seed, or a signer that holds it."""
+    """Sign one version; `signing` is the seed of the key that signs this list kind, or a signer that holds it."""
     if site == 0 or (generation, counter) == NO_VERSION:
         raise OutOfRange("signed head: needs a site and a version above (0, 0)")
     digest = sha256(content).digest()
@@ -226,8 +246,15 @@ def sign_head(
     return SignedHead(*fields, _signer(signing).sign(sign_context(HEAD_CONTEXT, signed)))
 
 
-def verify_certificate(certificate: Certificate, root_public: bytes, site: int, now_ms: int | None) -> None:
-    """Check a certificate's root signature, its site and its validity.
+def verify_certificate(
+    certificate: Certificate,
+    root_public: bytes,
+    site: int,
+    now_ms: int | None,
+    *,
+    use: CertificateUse = CertificateUse.ONLINE,
+) -> None:
+    """Check a certificate's root signature for this use, its site and its validity.
 
     `now_ms` is UTC; None where no clock can be trusted (in a terminal), and the validity is not checked then.
 
@@ -236,7 +263,7 @@ def verify_certificate(certificate: Certificate, root_public: bytes, site: int, 
     """
     if certificate.site != site:
         raise ProofError(f"certificate: for site {certificate.site}, this is site {site}")
-    signed = sign_context(CERTIFICATE_CONTEXT, certificate.signed_bytes())
+    signed = sign_context(use.value, certificate.signed_bytes())
     verify_signature(root_public, certificate.signature, signed, what="certificate")
     if now_ms is not None and not certificate.valid_from_ms <= now_ms <= certificate.valid_to_ms:
         raise ProofError(f"certificate {certificate.key_id}: not valid at this time")

@@ -178,7 +178,7 @@ def write_artefacts(
 
 def _terminal(seat: Seat, chip: VirtualFlash, boots: int, flash: FlashTotals) -> dict[str, Any]:
     secrets = seat.secrets
-    dumped = dump_flash(chip, secrets.terminal)
+    dumped = dump_flash(chip, secrets.terminal, layout=FlashLayout.of_kind(chip.size_bytes, secrets.terminal_kind))
     flash.add(dumped)
     return {"name": seat.name, "merchant": secrets.merchant, "epoch": secrets.epoch, "boots": boots} | dumped
 
@@ -266,7 +266,7 @@ def _types_in_flash(fleet: Fleet, chips: Chips, identities: Iterable[Identity]) 
         if not wanted:
             continue
         chip = chips.chip(index)
-        ring = Ring(chip, FlashLayout(chip.size_bytes).ring)
+        ring = Ring(chip, FlashLayout.of_kind(chip.size_bytes, seat.secrets.terminal_kind).ring)
         for identity in wanted:
             if identity.epoch != seat.secrets.epoch:
                 continue

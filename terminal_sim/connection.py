@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from protocol.codes import ByeCode, ListKind, Medium, RefuseCode, SealStatus
+from protocol.codes import ByeCode, Medium, RefuseCode, SealStatus
 from protocol.errors import RemoteError
-from protocol.limits import BASELINE_ENTRIES_MAX, HEARTBEAT_MS
+from protocol.limits import BASELINE_ENTRIES_MAX, HEARTBEAT_MS, HEARTBEAT_MS_MAX
 from protocol.messages import (
     CLOCK_NEVER_SET,
     LIST_STALE,
@@ -75,6 +75,7 @@ class Connection:
         self._plan: UploadPlan | None = None
         self._timer: Timer | None = None
         self._sent_ms = 0
+        self._beat_ms = 0
         self._answered_ms = 0
         self._heard_ms = 0
         self._delay_ms: int | None = None
@@ -210,7 +211,7 @@ class Connection:
         session = self._session
         if session is None or self._over:
             return
-        due = [self._sent_ms + HEARTBEAT_MS, self._heard_ms + SILENCE_MS_MAX] if session.established else []
+        due = [self._heartbeat_due_ms(), self._heard_ms + SILENCE_MS_MAX] if session.established else []
         deadline_ms = session.close_deadline_ms()
         if deadline_ms is not None:
             due.append(deadline_ms)
@@ -230,10 +231,14 @@ class Connection:
         if session.established and now_ms >= self._heard_ms + SILENCE_MS_MAX:
             self._close("front-end silent")
             return
-        if session.established and now_ms >= self._sent_ms + HEARTBEAT_MS:
+        if session.established and now_ms >= self._heartbeat_due_ms():
             self._heartbeat()
         self._flush()
         self._arm()
+
+    def _heartbeat_due_ms(self) -> int:
+        """When nothing was sent for a while; a busy terminal too asks now and then whether its list is the newest."""
+        return min(self._sent_ms + HEARTBEAT_MS, self._beat_ms + HEARTBEAT_MS_MAX)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -261,7 +266,8 @@ class Connection:
         self._plan = UploadPlan(self._terminal, self._memory)
         self._uplink.in_log_in()
         self._send(self._baseline().encode())
-        self._send(self._terminal.deny_list.state().encode())
+        for state in self._terminal.lists.states():
+            self._send(state.encode())
         self._heartbeat()
         self._cancel_timer()
         self._flush()
@@ -294,7 +300,7 @@ class Connection:
             flags |= MEMORY_80_PERCENT
         if terminal.memory_full:
             flags |= MEMORY_FULL
-        if terminal.deny_list.memory.damaged:
+        if terminal.list_stale:
             flags |= LIST_STALE
         beat = Heartbeat(
             secrets.epoch,
@@ -305,6 +311,7 @@ class Connection:
             marks.first_unacknowledged,
             flags,
         )
+        self._beat_ms = self._now_ms()
         self._send(beat.encode())
 
     def _obey(self, message: DownMessage) -> None:
@@ -336,17 +343,9 @@ class Connection:
         self.pump()
 
     def _list_part(self, message: ListOffer | ListChunk) -> None:
-        if isinstance(message, ListChunk) and message.kind != ListKind.DENY:
-            return
         deny_list = self._terminal.deny_list
         before = deny_list.memory.head
-        try:
-            answers = deny_list.receive(message)
-        except SectorDead:
-            deny_list.memory.damaged = True
-            self._uplink.log("terminal_list_memory_dead")
-            return
-        for answer in answers:
+        for answer in self._terminal.lists.receive(message):
             self._send(answer.encode())
         observer = self._uplink.observer
         if deny_list.memory.head != before and observer is not None:
@@ -358,6 +357,8 @@ class Connection:
         age_ms = (rtc.uptime_ds() - message.uptime_ds) * 100
         if message.boot != self._terminal.boot_number or age_ms < 0:
             return  # of another boot, or of the future: no answer to us
+        if message.deny_list_current:
+            self._terminal.list_age.confirmed(message.uptime_ds)
         utc_ms = message.utc_ms + age_ms // 2  # half the round trip
         if abs(rtc.now_ms() - utc_ms) > RTC_TOLERANCE_MS:
             rtc.set_utc(utc_ms)

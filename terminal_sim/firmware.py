@@ -6,17 +6,19 @@ chip it is given. A PowerCut out of any method means: throw the object away, `fl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from protocol.cards.apdu import CardFacts, Identity
-from protocol.codes import EndReason
+from protocol.codes import EndReason, ListKind
+from protocol.limits import LIST_AGE_MS_MAX_USUAL
 from protocol.ports import Log, Random
 from protocol.record_bodies import EndOfEpoch
 from terminal_sim.errors import MemoryLost, RingFull
 from terminal_sim.flash import VirtualFlash
 from terminal_sim.layout import FlashLayout
-from terminal_sim.lists import DenyList
+from terminal_sim.list_age import LIST_AGE_UNKNOWN_MS, ListAge
+from terminal_sim.lists import Check, TerminalLists
 from terminal_sim.memory import Memory
 from terminal_sim.outcome import Alarm, CardReader, Outcome, TapResult, Why
 from terminal_sim.provisioning import TerminalSecrets
@@ -46,6 +48,7 @@ class PosTerminal:
         random: Random,
         log: Log,
         layout: FlashLayout | None = None,
+        list_checks: Mapping[ListKind, Check] | None = None,
     ) -> None:
         self.secrets = secrets
         self.rtc = rtc
@@ -57,9 +60,20 @@ class PosTerminal:
         self.kinds = secrets.card_kinds()
         self._random = random
         self._log = log
-        layout = layout if layout is not None else FlashLayout(flash.size_bytes)
+        layout = layout if layout is not None else FlashLayout.of_kind(flash.size_bytes, secrets.terminal_kind)
         rtc.boot()
-        self.deny_list = DenyList(flash, layout, site=secrets.site, root_public=secrets.root_public)
+        self.lists = TerminalLists(
+            flash,
+            layout,
+            site=secrets.site,
+            root_public=secrets.root_public,
+            terminal_kind=secrets.terminal_kind,
+            checks=list_checks,
+        )
+        self.deny_list = self.lists.deny
+        self.list_age = ListAge(rtc)
+        self.list_age_ms_max = LIST_AGE_MS_MAX_USUAL
+        """The site's parameters may say another."""
         self.memory: Memory | None = None
         self.is_retired = False
         """The epoch's last record is written."""
@@ -82,6 +96,27 @@ class PosTerminal:
     def memory_full(self) -> bool:
         """Whether a tap would be refused for want of room."""
         return self.memory is not None and self.memory.ring.room_records() < TAP_RECORDS_MAX
+
+    @property
+    def parameters_content(self) -> bytes | None:
+        """The parameters (参数) in force, canonical JSON; None: none are held."""
+        return self.lists.content(ListKind.PARAMETERS)
+
+    @property
+    def permissions_content(self) -> bytes | None:
+        """The permissions (权限) in force, canonical JSON; None: none are held."""
+        return self.lists.content(ListKind.PERMISSIONS)
+
+    def list_age_ms(self) -> int:
+        """How long ago it was certain that no newer deny list had been issued (R28)."""
+        if self.deny_list.memory.damaged:
+            return LIST_AGE_UNKNOWN_MS
+        return self.list_age.age_ms(self.deny_list.issued_ms)
+
+    @property
+    def list_stale(self) -> bool:
+        """The deny list is older than `list_age_ms_max`, or some list can no longer be read."""
+        return self.lists.damaged or self.list_age_ms() > self.list_age_ms_max
 
     def raise_alarm(self, alarm: Alarm) -> None:
         """Until re-enrolment; a fork goes on selling, a lost memory does not."""

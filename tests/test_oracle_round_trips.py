@@ -75,7 +75,7 @@ HEARTBEAT: Final = numbers(
     next=U32,
     first_unacknowledged=U32,
 )
-TIME: Final = numbers(type=st.just(0x84), boot=U16, uptime_ds=U32, utc_ms=U64)
+TIME: Final = numbers(type=st.just(0x84), flags=st.integers(0, 1), boot=U16, uptime_ds=U32, utc_ms=U64)
 HEAD: Final = {
     "proof_suite": U8,
     "epoch": U16,

@@ -93,6 +93,8 @@ def issue(
     now_ms: int,
     added: Iterable[int] = (),
     removed: Iterable[int] = (),
+    lots_added: Iterable[int] = (),
+    lots_removed: Iterable[int] = (),
     is_new_start: bool = False,
 ) -> Version:
     """Sign the next version of the deny list within the caller's transaction; `is_new_start`: as a full snapshot.
@@ -102,7 +104,7 @@ def issue(
     """
     newest = current(connection, keys, ListKind.DENY)
     old = DenyList() if newest is None else DenyList.from_content(newest.content)
-    new = old.with_changes(added, removed)
+    new = old.with_changes(added, removed, lots_added=lots_added, lots_removed=lots_removed)
     if len(new) > DENY_ENTRIES_MAX:
         raise VerbRefused(f"the deny list would have {len(new)} entries, at most {DENY_ENTRIES_MAX} can be sent")
     counter = 1 if newest is None else newest.version[1] + 1

@@ -20,6 +20,7 @@ from ledger_sync.ledger.decide import confirm, propose, withdraw
 from ledger_sync.ledger.errors import VerbRefused
 from ledger_sync.ledger.keys import LedgerKeys
 from protocol.codes import ProofSuite, TerminalClass
+from protocol.deny_list import LOT_MAX, DenyList, cards_of_lot
 from protocol.signed import Version
 from protocol.trade_time import UtcOffset
 
@@ -27,6 +28,7 @@ OPERATOR_CHARACTERS_MAX: Final = 64
 TERMINALS_PER_OPERATION_MAX: Final = 5_000
 TOP_UP_CENTS_MAX: Final = 10**8
 DEFAULT_CURRENCY: Final = 156  # CNY
+LOT_VERBS: Final = frozenset({"lost", "release"})
 
 
 @dataclass(slots=True)
@@ -145,6 +147,8 @@ def _change_status(verb: str) -> Verb:
     before, after = ALLOWED[verb]
 
     def change(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if "lot" in arguments:
+            return _change_lot(work, verb, arguments)
         card = registered_card(work.books, number_of(arguments, "card", 1, U32_MAX))
         if card.status not in before:
             raise VerbRefused(f"card …{card.number % 10_000:04d} is {card.status}")
@@ -160,6 +164,30 @@ def _change_status(verb: str) -> Verb:
         return {"card": card.number, "status": after, "list_version": list(version)}
 
     return change
+
+
+def _change_lot(work: Work, verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Put an issue lot (批次) on the deny list, or take it off.
+
+    The register of its cards stays as it is: what they have paid posts as ever, and a card reported lost by itself
+    stays lost when its lot is released.
+    """
+    if "card" in arguments or verb not in LOT_VERBS:
+        raise VerbRefused("a lot is reported lost or released, by itself")
+    lot = number_of(arguments, "lot", 0, LOT_MAX)
+    newest = catalogue.current(work.connection, work.keys)
+    is_denied = newest is not None and DenyList.from_content(newest.content).contains_lot(lot)
+    if is_denied == (verb == "lost"):
+        raise VerbRefused(f"lot {lot} is {'already' if is_denied else 'not'} on the deny list")
+    version = work.issue(lots_removed=[lot]) if is_denied else work.issue(lots_added=[lot])
+    cards = cards_of_lot(lot)
+    return {
+        "lot": lot,
+        "first_card": cards[0],
+        "last_card": cards[-1],
+        "status": ACTIVE if is_denied else LOST,
+        "list_version": list(version),
+    }
 
 
 def _topup(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,16 @@ def test_the_report_has_what_a_clearing_needs(site: Path) -> None:
     assert "records held" in onecard_here("ledger", "report", "--site", site).out
 
 
+def test_a_lot_is_lost_and_released(site: Path) -> None:
+    told = ledger(site, "lost", "--lot", 976, "--operator", "Li")
+    assert isinstance(told, dict)
+    assert (told["first_card"], told["last_card"], told["list_version"]) == (999_424, 1_000_447, [1, 2])
+    assert "999424 to 1000447" in onecard_here("ledger", "release", "--lot", 976, "--site", site).out
+    for arguments in ((), (FIRST_CARD, "--lot", 976)):
+        done = onecard_here("ledger", "lost", *arguments, "--site", site)
+        assert (done.code, "--lot" in done.err) == (2, True)
+
+
 @pytest.mark.parametrize("is_served", [False, True], ids=["in place", "through the socket"])
 def test_a_card_is_lost_released_and_cancelled(site: Path, is_served: bool) -> None:
     def story() -> None:

@@ -81,6 +81,37 @@ def purchase_chain(
     return records
 
 
+class HeldList:
+    """What a scripted terminal holds of one list kind: a `ListStore` in memory."""
+
+    def __init__(self, kind: ListKind, *, site: int, root_public: bytes) -> None:
+        self.staged = b""
+        self.content = b""
+        self.receiver = ListReceiver(site=site, root_public=root_public, room_bytes=1 << 16, store=self, kind=kind)
+
+    def staged_data(self) -> bytes:
+        return self.staged
+
+    def held_content(self) -> bytes:
+        return self.content
+
+    def take(self, message: ListOffer | ListChunk) -> list[bytes]:
+        """Carry everything out; the answers come back."""
+        receiver = self.receiver
+        events = receiver.receive_offer(message) if isinstance(message, ListOffer) else receiver.receive_chunk(message)
+        answers = []
+        for event in events:
+            if isinstance(event, StageBegin | StageClear):
+                self.staged = b""
+            elif isinstance(event, StageAppend):
+                self.staged = self.staged[: event.offset] + event.data
+            elif isinstance(event, Apply):
+                self.content = event.content
+            elif isinstance(event, ListState):
+                answers.append(event.encode())
+        return answers
+
+
 class ScriptedTerminal:
     """A StreamHandler; reconnects only when told. `messages` holds what came down, decoded, in order."""
 
@@ -118,6 +149,8 @@ class ScriptedTerminal:
         self.is_closed = False
         self.staged = b""
         self.list_content = b""
+        self.documents: dict[int, HeldList] = {}
+        """What it holds beside the deny list, by kind; reported after log-in."""
         self.list_receiver = ListReceiver(site=identity.site, root_public=root_public, room_bytes=1 << 22, store=self)
 
     # -- ListStore
@@ -169,6 +202,8 @@ class ScriptedTerminal:
                 if self.says_hello_after_log_in:
                     self.send(self.baseline())
                     self.send(self.list_receiver.state().encode())
+                    for held in self.documents.values():
+                        self.send(held.receiver.state().encode())
                     self.send(self.heartbeat())
             elif isinstance(event, Refused):
                 self.refused = event
@@ -259,6 +294,11 @@ class ScriptedTerminal:
         return SealAnswer(SealStatus.HELD, query.epoch, query.sequence, self.seal_at(query.sequence)).encode()
 
     def _take_list(self, message: ListOffer | ListChunk) -> None:
+        kind = message.head[8] if isinstance(message, ListOffer) else message.kind
+        if kind in self.documents:
+            for answer in self.documents[kind].take(message):
+                self.send(answer)
+            return
         receiver = self.list_receiver
         events = receiver.receive_offer(message) if isinstance(message, ListOffer) else receiver.receive_chunk(message)
         for event in events:
@@ -270,6 +310,11 @@ class ScriptedTerminal:
                 self.list_content = event.content
             elif isinstance(event, ListState):
                 self.send(event.encode())
+
+    def take_list(self, message: ListOffer | ListChunk) -> None:
+        """For a test that has set `takes_lists` to False: take this one now."""
+        self._take_list(message)
+        self._write()
 
     def report(self, head: bytes) -> None:
         """Say that it holds `head`, true or not."""

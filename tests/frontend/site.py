@@ -15,12 +15,22 @@ from ledger_sync.link.settings import LedgerEvents
 from ledger_sync.spool import Spool, SpoolWriter
 from protocol.codes import ListForm, ListKind, ReportKind, Suite, TerminalClass, TerminalKind
 from protocol.deny_list import DenyList, make_delta
+from protocol.documents import canonical
 from protocol.handshake import TerminalIdentity
+from protocol.list_kinds import kinds_held_by
 from protocol.ports import Stream
 from protocol.registry import EnrolledTerminal, Registry
-from protocol.signed import Certificate, SignedHead, SoftwareSigner, Version, issue_certificate, sign_head
+from protocol.signed import (
+    Certificate,
+    CertificateUse,
+    SignedHead,
+    SoftwareSigner,
+    Version,
+    issue_certificate,
+    sign_head,
+)
 from protocol.trade_time import fixed_offset
-from tests.frontend.scripted_terminal import ScriptedTerminal, purchase_chain
+from tests.frontend.scripted_terminal import HeldList, ScriptedTerminal, purchase_chain
 from tests.simulation.world import EPOCH_MS, Host, World
 
 T = TypeVar("T")
@@ -32,6 +42,7 @@ LINK_MASTER: Final = bytes.fromhex("0f1e2d3c4b5a69788796a5b4c3d2e1f0")
 BATCH_KEY: Final = bytes.fromhex("b0a7c4c0ffee0ddba5eba11decade001")
 ROOT_SEED: Final = bytes(range(32))
 SIGNING_SEED: Final = bytes(range(32, 64))
+LISTS_SEED: Final = bytes(range(64, 96))
 ROOT_PUBLIC: Final = SoftwareSigner(ROOT_SEED).public_key
 ENROLMENT_ID: Final = bytes.fromhex("0011223344556677")
 
@@ -44,6 +55,7 @@ class FakeForwarder:
         self.events: LedgerEvents | None = None
         self.requests: list[tuple[ListKind, Version]] = []
         self.reports: list[tuple[int, ReportKind, str]] = []
+        self.life = 1
 
     def attach(self, events: LedgerEvents) -> None:
         self.events = events
@@ -189,8 +201,10 @@ class Site:
 
     # -- terminals
 
-    def terminal(self, terminal: int = 101, *, records: int = 0, host: str = "", **changes: Any) -> ScriptedTerminal:
-        """A terminal as enrolled, except for `changes` of its identity."""
+    def terminal(
+        self, terminal: int = 101, *, records: int = 0, host: str = "", documents: bool = False, **changes: Any
+    ) -> ScriptedTerminal:
+        """A terminal as enrolled, except for `changes` of its identity; it reports `documents` if it shall."""
         fields = {
             "site": SITE,
             "terminal": terminal,
@@ -209,6 +223,8 @@ class Site:
             ENROLMENT_ID,
             root_public=ROOT_PUBLIC,
         )
+        for kind in kinds_held_by(identity.terminal_kind)[1:] if documents else ():
+            made.documents[kind] = HeldList(kind, site=SITE, root_public=ROOT_PUBLIC)
         made.records = purchase_chain(terminal, identity.epoch, ENROLMENT_ID, records)
         return made
 
@@ -254,6 +270,41 @@ class Site:
             delta = make_delta(base[1], cards)
             self.forwarder.events.on_list(head, self.certificate(), ListForm.DELTA, (1, base[0]), delta)
         return head
+
+    def published(self, kind: ListKind, counter: int, document: dict[str, Any], **changes: Any) -> bytes:
+        """A file as `onecard keys publish` writes it, but for `changes`."""
+        facts: dict[str, Any] = {
+            "seed": LISTS_SEED,
+            "root": ROOT_SEED,
+            "site": SITE,
+            "use": CertificateUse.OFFLINE,
+            "generation": 1,
+        }
+        facts |= {"content": canonical(document), "valid_to_ms": EPOCH_MS + 10**10} | changes
+        certificate = issue_certificate(
+            facts["root"],
+            key_id=1,
+            site=facts["site"],
+            valid_from_ms=EPOCH_MS - 1,
+            valid_to_ms=facts["valid_to_ms"],
+            public_key=SoftwareSigner(LISTS_SEED).public_key,
+            use=facts["use"],
+        )
+        head = sign_head(
+            facts["seed"],
+            key_id=1,
+            site=facts["site"],
+            list_kind=kind,
+            generation=facts["generation"],
+            counter=counter,
+            issued_ms=EPOCH_MS,
+            content=facts["content"],
+        )
+        return head.encode() + certificate.encode() + bytes(facts["content"])
+
+    def publish(self, kind: ListKind, counter: int, document: dict[str, Any], **changes: Any) -> None:
+        """A file of parameters or permissions has changed."""
+        self.server.parts.distribution.on_published(kind, self.published(kind, counter, document, **changes))
 
     # -- control
 

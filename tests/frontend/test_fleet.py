@@ -231,6 +231,7 @@ def status(**changes: object) -> TerminalStatus:
         ({"flags": MEMORY_FULL | MEMORY_80_PERCENT}, ["memory full"]),
         ({"flags": MEMORY_80_PERCENT}, ["memory 80 % full"]),
         ({"flags": LIST_STALE}, ["list stale"]),
+        ({"flags": LIST_STALE, "heartbeats": 1}, []),
         ({"flags": CLOCK_NEVER_SET}, ["clock never set"]),
         ({"clock_ahead_ms": CLOCK_OFF_MS}, []),
         ({"clock_ahead_ms": -CLOCK_OFF_MS - 1}, ["clock"]),

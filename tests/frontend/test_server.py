@@ -277,7 +277,7 @@ def test_status_names_what_is_online_and_what_the_spool_holds(site: Site) -> Non
     assert answer["ok"]
     assert answer["terminals"] == {"enrolled": 8, "online": 1}
     assert answer["spool"]["rows"] == 2
-    assert answer["lists"] == {"deny": "1.2"}
+    assert answer["lists"] == {"deny": "1.2", "parameters": None, "permissions": None}
     assert answer["link"] == {"state": "offline"}
     assert answer["counts"]["records_received"] == 16
     assert answer["uptime_ms"] > 0

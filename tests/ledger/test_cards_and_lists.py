@@ -17,7 +17,7 @@ from protocol.codes import ListForm, ListKind
 from protocol.deny_list import DenyList, apply_delta
 from protocol.link_messages import ListMessage
 from protocol.signed import Certificate, SignedHead, issue_certificate, verify_head
-from tests.ledger.canteen import NOW_MS, ROOT_SEED, ZONE, Canteen, Card, Till, ledger_keys
+from tests.ledger.canteen import NOW_MS, ROOT_SEED, ZONE, Canteen, Card, PlainFiles, Till, ledger_keys
 
 
 @pytest.fixture
@@ -266,3 +266,41 @@ def test_versions_of_an_earlier_certificate_are_verified_as_they_were_issued(can
     keys.certificate, keys.certificate_bytes = later, later.encode()
     heads = canteen.files.read(canteen.paths.heads)
     assert verify(canteen.ledger.connection, heads, keys, utc_offset_ms=ZONE).findings == []
+
+
+def test_a_lot_is_lost_and_released_by_signed_versions_and_cards_lost_by_themselves_stay(canteen: Canteen) -> None:
+    assert canteen.operate("lost", lot=977) == {
+        "lot": 977,
+        "first_card": 1_000_448,
+        "last_card": 1_001_471,
+        "status": "lost",
+        "list_version": [1, 2],
+    }
+    canteen.operate("lost", card=2)
+    denied = DenyList.from_content(newest(canteen).content)
+    assert (list(denied.cards), list(denied.lots)) == ([2], [977])
+    assert canteen.operate("release", lot=977)["list_version"] == [1, 4]
+    step = newest(canteen)
+    assert apply_delta(denied, step.delta) == DenyList([2])
+    heads = PlainFiles().read(canteen.paths.heads)
+    assert verify(canteen.ledger.connection, heads, canteen.keys, utc_offset_ms=ZONE).is_sound
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "says"),
+    [
+        ("lost", {"lot": 977}, "already on"),
+        ("release", {"lot": 978}, "not on"),
+        ("lost", {"lot": 4_194_304}, "must be a number"),
+        ("lost", {"lot": 5, "card": 1}, "by itself"),
+        ("cancel", {"lot": 977}, "by itself"),
+    ],
+)
+def test_a_lot_that_cannot_be_changed_so_is_refused(
+    canteen: Canteen, verb: str, arguments: dict[str, int], says: str
+) -> None:
+    canteen.operate("lost", lot=977)
+    before = newest(canteen).version
+    with pytest.raises(VerbRefused, match=says):
+        canteen.operate(verb, **arguments)
+    assert newest(canteen).version == before

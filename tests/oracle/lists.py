@@ -1,5 +1,6 @@
 """Section 10: certificate, signed head, content and delta of a deny list."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +12,7 @@ from tests.oracle.fields import Fields, OracleError, build, count_of, hexed, par
 from tests.oracle.primitives import ed25519_sign, ed25519_verify, sha256
 
 CERTIFICATE_PREFIX: Final = b"onecard.certificate.v1\0"
+OFFLINE_PREFIX: Final = b"onecard.certificate.offline.v1\0"
 HEAD_PREFIX: Final = b"onecard.head.v1\0"
 
 CERTIFICATE: Final = Struct(
@@ -55,13 +57,18 @@ DELTA: Final = Struct(
 )
 
 
-def sign_certificate(given: Mapping[str, Any], root_seed: bytes) -> bytes:
+def sign_certificate(given: Mapping[str, Any], root_seed: bytes, prefix: bytes = CERTIFICATE_PREFIX) -> bytes:
     unsigned = build(CERTIFICATE, {**given, "root_signature": "00" * 64})[:56]
-    return unsigned + ed25519_sign(root_seed, CERTIFICATE_PREFIX + unsigned)
+    return unsigned + ed25519_sign(root_seed, prefix + unsigned)
 
 
-def certificate_is_signed(certificate: bytes, root_public: bytes) -> bool:
-    return ed25519_verify(root_public, CERTIFICATE_PREFIX + certificate[:56], certificate[56:])
+def certificate_is_signed(certificate: bytes, root_public: bytes, prefix: bytes = CERTIFICATE_PREFIX) -> bool:
+    return ed25519_verify(root_public, prefix + certificate[:56], certificate[56:])
+
+
+def document(fields: Mapping[str, Any]) -> bytes:
+    """Canonical JSON."""
+    return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def sign_head(given: Mapping[str, Any], content: bytes, ledger_seed: bytes) -> bytes:

@@ -155,7 +155,7 @@ MESSAGES: Final[dict[int, tuple[str, Any]]] = {
     0x83: ("RECOLLECT", Struct(_type(0x83), reserved(1), "epoch" / u16, "first" / u32, "last" / u32)),
     0x84: (
         "TIME",
-        Struct(_type(0x84), reserved(1), "boot" / u16, "uptime_ds" / u32, "utc_ms" / u64),
+        Struct(_type(0x84), "flags" / flags(0), "boot" / u16, "uptime_ds" / u32, "utc_ms" / u64),
     ),
     0x85: (
         "LIST_OFFER",

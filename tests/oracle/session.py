@@ -111,7 +111,7 @@ def first_messages() -> dict[str, tuple[bool, int, bytes]]:
         "first_unacknowledged": 1,
     }
     ack = {"type": 0x82, "epoch": EPOCH, "durable": 0, "settled": 0, "credit": 4, "flags": 0, "ranges": []}
-    time = {"type": 0x84, "boot": BOOT, "uptime_ds": UPTIME_DS, "utc_ms": NOW_MS}
+    time = {"type": 0x84, "flags": 0, "boot": BOOT, "uptime_ds": UPTIME_DS, "utc_ms": NOW_MS}
     return {
         "BASELINE": (False, 0, build_message(baseline)),
         "LIST_STATE": (False, 1, build_message(list_state)),

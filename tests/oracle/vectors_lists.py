@@ -7,17 +7,33 @@ from tests.oracle.lists import (
     CONTENT,
     DELTA,
     HEAD,
+    OFFLINE_PREFIX,
     Signed,
     apply_delta,
     build_content,
+    document,
     make_delta,
     sign_certificate,
     sign_head,
 )
-from tests.oracle.reference import LEDGER_PUBLIC, LEDGER_SEED, NOW_MS, ROOT_PUBLIC, ROOT_SEED, Case, case, section
+from tests.oracle.primitives import ed25519_public
+from tests.oracle.reference import (
+    LEDGER_PUBLIC,
+    LEDGER_SEED,
+    NOW_MS,
+    ROOT_PUBLIC,
+    ROOT_SEED,
+    Case,
+    case,
+    counting,
+    section,
+)
 
 KEY_ID = 9
 YEAR_MS = 31_536_000_000
+LISTS_KEY_ID = 3
+LISTS_SEED = counting(0x50, 32)
+PARAMETERS = {"zh": "午餐", "limits": {"amount_max_cents": 5000, "list_age_ms_max": 86_400_000}, "groups": [1, 2]}
 
 
 def certificate(site: int = reference.SITE) -> bytes:
@@ -61,6 +77,29 @@ def issued() -> Signed:
 def _delta(**arrays: list[int]) -> bytes:
     names = ("cards_added", "cards_removed", "lots_added", "lots_removed")
     return build(DELTA, {name: arrays.get(name, []) for name in names})
+
+
+def published() -> list[Case]:
+    """The offline key's certificate and a version of the parameters under it."""
+    facts = {"key_id": LISTS_KEY_ID, "site": reference.SITE, "valid_from_ms": NOW_MS, "valid_to_ms": NOW_MS + YEAR_MS}
+    by_root = sign_certificate(
+        {**facts, "public_key": ed25519_public(LISTS_SEED).hex()}, ROOT_SEED, prefix=OFFLINE_PREFIX
+    )
+    content = document(PARAMETERS)
+    version = {"list_kind": 2, "generation": 1, "counter": 4, "issued_ms": NOW_MS}
+    head = sign_head({"key_id": LISTS_KEY_ID, "site": reference.SITE, **version}, content, LISTS_SEED)
+    keys = {"root_public_key": ROOT_PUBLIC.hex(), "lists_public_key": ed25519_public(LISTS_SEED).hex()}
+    return [
+        case("offline certificate", parse(CERTIFICATE, by_root), by_root, expected=keys),
+        case("parameters, canonical", {"document": PARAMETERS}, content),
+        case("signed head of the parameters", parse(HEAD, head), head, expected=keys),
+        case(
+            "refused: offline certificate where the ledger's is due",
+            {"root_public_key": ROOT_PUBLIC.hex()},
+            by_root,
+            error="signature wrong",
+        ),
+    ]
 
 
 def section_10(signed: Signed) -> Fields:
@@ -111,4 +150,5 @@ def section_10(signed: Signed) -> Fields:
             expected=keys,
         ),
     ]
+    cases += published()
     return section("10. Signed versions and the deny list", cases)

@@ -114,7 +114,8 @@ def _down(signed: Signed) -> list[tuple[str, Fields]]:
         ("ACK, four ranges", ack(10, 3, (12, 12), (14, 20), (30, 39), (41, 4_294_967_295), credit=16)),
         ("ACK, kept as suspect, wait", ack(7, 0, credit=0, flags=1)),
         ("RECOLLECT", {"type": 0x83, "epoch": EPOCH, "first": 4, "last": 6}),
-        ("TIME", {"type": 0x84, "boot": BOOT, "uptime_ds": UPTIME_DS, "utc_ms": NOW_MS}),
+        ("TIME", {"type": 0x84, "flags": 0, "boot": BOOT, "uptime_ds": UPTIME_DS, "utc_ms": NOW_MS}),
+        ("TIME, deny list current", {"type": 0x84, "flags": 1, "boot": BOOT, "uptime_ds": 1, "utc_ms": NOW_MS}),
         (
             "LIST_OFFER, snapshot, first 16 bytes",
             {
@@ -159,7 +160,7 @@ def _refused(chain: list[bytes]) -> list[tuple[str, bytes]]:
             (0x01, sealed_message(baseline([(EPOCH, 1, 4, 8, "aa" * 8)]), SEAL_KEY)),
             (0x02, upload(chain[:2])),
             (0x82, ack(10, 3, (12, 12), (14, 20))),
-            (0x84, {"type": 0x84, "boot": BOOT, "uptime_ds": UPTIME_DS, "utc_ms": NOW_MS}),
+            (0x84, {"type": 0x84, "flags": 0, "boot": BOOT, "uptime_ds": UPTIME_DS, "utc_ms": NOW_MS}),
             (0x04, sealed_message(tombstone(4, 6), SEAL_KEY)),
             (0x05, {"type": 0x05, "flags": 0, "epoch": EPOCH, "boot": 1, "uptime_ds": 1, "clock_ms": 1}
              | {"next": 1, "first_unacknowledged": 1}),
@@ -193,7 +194,7 @@ def _refused(chain: list[bytes]) -> list[tuple[str, bytes]]:
         ("ACK, range touches durable", changed(0x82, 16, 0, 0, 0, 11)),
         ("ACK, ranges overlap", changed(0x82, 24, 0, 0, 0, 12)),
         ("ACK, range ends before it begins", changed(0x82, 20, 0, 0, 0, 11)),
-        ("TIME with a reserved byte", changed(0x84, 1, 1)),
+        ("TIME with a reserved flag", changed(0x84, 1, 2)),
     ]
     return cases
 

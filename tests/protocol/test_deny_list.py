@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.deny_list import DenyList, apply_delta, make_delta
+from protocol.deny_list import DenyList, apply_delta, cards_of_lot, lot_of, make_delta
 from protocol.errors import Malformed, OutOfRange
 from protocol.limits import LIST_ENTRIES_MAX
-from tests.hostile import HostileKit
+from tests.hostile import HostileKit, peak_bytes
 
 VECTORS: dict[str, dict[str, Any]] = {
     case["name"]: case
@@ -163,3 +163,36 @@ def test_hostile_bytes_in_content_and_delta() -> None:
     HostileKit(content, DenyList.from_content, length_fields=[(0, 4), (4, 4)]).run_all()
     delta = make_delta(BASE, NEXT)
     HostileKit(delta, lambda data: apply_delta(BASE, data), length_fields=[(at, 4) for at in (0, 4, 8, 12)]).run_all()
+
+
+def test_a_lot_is_the_1024_numbers_that_share_their_upper_bits() -> None:
+    assert (lot_of(1_000_447), lot_of(1_000_448), lot_of(1_001_471), lot_of(1_001_472)) == (976, 977, 977, 978)
+    assert cards_of_lot(977) == range(1_000_448, 1_001_472)
+    assert lot_of(0xFFFF_FFFF) == 4_194_303
+
+
+def test_a_card_is_refused_by_its_number_or_by_its_lot() -> None:
+    deny = DenyList([5, 4_294_967_295], [977, 4_194_304])
+    assert [card for card in (5, 6, 1_000_447, 1_000_448, 1_001_471, 1_001_472) if deny.refuses(card)] == [
+        5,
+        1_000_448,
+        1_001_471,
+    ]
+    assert deny.refuses(4_294_967_295)
+    assert not DenyList([], [4_194_304]).refuses(4_294_967_295)  # beyond every card
+
+
+@pytest.mark.parametrize("entries", [10_000, 100_000])
+def test_long_lists_cost_four_bytes_an_entry_and_a_search(entries: int) -> None:
+    lots = entries // 10
+    deny = DenyList(range(2, 2 * (entries - lots) + 1, 2), range(1_000_000, 1_000_000 + lots))
+    content = deny.content()
+    assert len(content) == 8 + 4 * entries
+    again = DenyList.from_content(content)
+    assert again == deny
+    assert again.refuses(2 * (entries - lots))
+    assert not again.refuses(1)
+    assert again.refuses(cards_of_lot(1_000_000 + lots - 1)[-1])
+    assert not again.refuses(cards_of_lot(1_000_000 + lots)[0])
+    held = peak_bytes(lambda: DenyList.from_content(content))
+    assert held < 3 * len(content)

@@ -105,7 +105,7 @@ def down_from_vector(g: dict[str, Any]) -> DownMessage:
         case MessageType.RECOLLECT:
             return Recollect(g["epoch"], g["first"], g["last"])
         case MessageType.TIME:
-            return Time(g["boot"], g["uptime_ds"], g["utc_ms"])
+            return Time(g["boot"], g["uptime_ds"], g["utc_ms"], g["flags"] == 1)
         case MessageType.LIST_OFFER:
             return ListOffer(
                 ListForm(g["form"]),

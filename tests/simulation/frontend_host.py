@@ -44,6 +44,8 @@ class FrontendHost:
         self.spool_path = str(directory / "spool.db")
         self._keys = keys
         self._log = log
+        self.parameters = 0
+        """Counter of the version in the file of published parameters; 0: nobody has published any."""
         self.free_percent = 100
         """Of the volume that the spool is on."""
         self.spool: Spool | None = None
@@ -104,6 +106,22 @@ class FrontendHost:
             alarms=Alarms(),
         )
         self.server.start()
+        self._look_at_parameters()
+
+    def publish_parameters(self) -> None:
+        """People put the next version of the parameters beside the server, whether it runs or not."""
+        self.parameters += 1
+        self._look_at_parameters()
+
+    def _look_at_parameters(self) -> None:
+        if self.server is not None and self.parameters:
+            data = self._keys.parameters(self.parameters)
+            self.server.parts.distribution.on_published(ListKind.PARAMETERS, data)
+
+    @property
+    def parameters_version(self) -> Version:
+        """What every terminal is to be brought to."""
+        return (1, self.parameters) if self.parameters else NO_VERSION
 
     def free_disk(self) -> None:
         """Somebody has deleted something."""

@@ -52,6 +52,7 @@ class Invariants:
         self._settlements: set[tuple[bytes, int, int, int, int]] = set()
         self._list_of: dict[int, Version] = {}
         self._frontend_lists: dict[int, Version] = {}
+        self._parameters_of: dict[int, Version] = {}
         self._position = (0, 0)
 
     @property
@@ -102,6 +103,7 @@ class Invariants:
         assert till.terminal is not None
         self.check_acknowledged(till)
         self._check_list_of(till.number, till.terminal.deny_list.memory.version)
+        self._check_parameters_of(till)
 
     def spool_worked(self) -> None:
         """The front-end's disk has done something: nothing may be settled that the ledger has not committed."""
@@ -221,6 +223,13 @@ class Invariants:
         if version < before:
             raise Violation(f"terminal {terminal}: list {version} after {before}")
         self._list_of[terminal] = version
+
+    def _check_parameters_of(self, till: Till) -> None:
+        version = till.parameters_version
+        before = self._parameters_of.get(till.number, NO_VERSION)
+        if version < before:
+            raise Violation(f"terminal {till.number}: parameters {version} after {before}")
+        self._parameters_of[till.number] = version
 
     def _check_list_at(self, frontend: FrontendHost) -> None:
         durable, before = frontend.list_on_disk(), self._frontend_lists.get(frontend.number, NO_VERSION)

@@ -9,12 +9,13 @@ from typing import Any, Final
 from frontend_server.keys import FrontendKeys
 from ledger_sync.ledger.keys import LedgerKeys
 from protocol.cards.image import AesCardImage, CardKeys
-from protocol.codes import Suite, TerminalClass, TerminalKind
+from protocol.codes import ListKind, Suite, TerminalClass, TerminalKind
+from protocol.documents import canonical
 from protocol.keys import card_key, link_key, seal_key
 from protocol.mac import MacKey
 from protocol.registry import EnrolledTerminal, Registry
 from protocol.sam import SoftwareSam, TerminalMasters
-from protocol.signed import SoftwareSigner, issue_certificate
+from protocol.signed import CertificateUse, SoftwareSigner, issue_certificate, sign_head
 from terminal_sim.card_kinds import Card, kind_of
 from terminal_sim.provisioning import TerminalSecrets
 from tests.simulation.world import EPOCH_MS
@@ -41,6 +42,7 @@ class SiteKeys:
     root_seed: bytes
     signer: SoftwareSigner
     registry: Registry
+    lists_seed: bytes
 
     @classmethod
     def from_seed(cls, seed: int, *, terminals: int) -> SiteKeys:
@@ -64,7 +66,8 @@ class SiteKeys:
                 )
             )
         root, signer = SoftwareSigner(root_seed), SoftwareSigner(signing_seed)
-        return cls(link_master, seal_master, masters, batch_key, root, root_seed, signer, registry)
+        lists_seed = rng.randbytes(32)
+        return cls(link_master, seal_master, masters, batch_key, root, root_seed, signer, registry, lists_seed)
 
     def batch_key_of(self, frontend: int) -> bytes:
         """Each front-end has its own (R36)."""
@@ -94,6 +97,30 @@ class SiteKeys:
             certificate=certificate,
             batch_keys={number: self.batch_key_of(number) for number in range(FRONTEND, FRONTEND + FRONTENDS_MAX)},
         )
+
+    def parameters(self, counter: int) -> bytes:
+        """Version (1, counter) of the parameters, as a published file: a few chunks of a slow link."""
+        content = canonical({"version": counter, "fill": f"{counter:04d}" * 800})
+        certificate = issue_certificate(
+            self.root_seed,
+            key_id=1,
+            site=SITE,
+            valid_from_ms=EPOCH_MS - YEAR_MS,
+            valid_to_ms=EPOCH_MS + YEAR_MS,
+            public_key=SoftwareSigner(self.lists_seed).public_key,
+            use=CertificateUse.OFFLINE,
+        )
+        head = sign_head(
+            self.lists_seed,
+            key_id=1,
+            site=SITE,
+            list_kind=ListKind.PARAMETERS,
+            generation=1,
+            counter=counter,
+            issued_ms=EPOCH_MS + counter,
+            content=content,
+        )
+        return head.encode() + certificate.encode() + content
 
     def secrets(self, enrolled: EnrolledTerminal) -> TerminalSecrets:
         """What enrolment has put into that terminal."""

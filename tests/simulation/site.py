@@ -295,10 +295,13 @@ class Site:
         if any(one.server is None for one in self.frontends):
             return False
         newest = max(ledger.denied())
+        newest_parameters = max(one.parameters_version for one in self.frontends)
         for till in self.tills:
             terminal = till.terminal
             if terminal is None or terminal.memory is None or not till.is_online:
                 return False
             if terminal.memory.ring.unacknowledged or terminal.deny_list.memory.version != newest:
+                return False
+            if till.parameters_version != newest_parameters:
                 return False
         return all(spool.unsettled_rows() == 0 for spool in self.invariants.spools())

@@ -238,3 +238,27 @@ def test_both_machines_of_the_back_room_lose_power_together_and_nothing_is_missi
     site.heal()
     drain(site)
     assert agree(site).records == sold
+
+
+def test_parameters_reach_every_terminal_through_crashes_and_cuts_and_never_go_back(site: Site) -> None:
+    site.frontend.publish_parameters()
+    drain(site)
+    assert {till.parameters_version for till in site.tills} == {(1, 1)}
+    torn, away, *_ = site.tills
+    site.power_cut(away)
+    site.crash_frontend()
+    site.frontend.publish_parameters()  # while nobody serves
+    torn.flash.cut_plan = CutAfter(40, bits_done=0x66)  # in the middle of the transfer
+    site.start_frontend()
+    site.run(30_000)
+    assert not torn.is_on
+    site.frontend.publish_parameters()
+    site.run(5_000)
+    assert {till.parameters_version for till in site.tills if till.is_on} == {(1, 3)}
+    for till in (torn, away):
+        site.reboot(till)
+        assert till.parameters_version in {(1, 1), (1, 2)}
+    drain(site)
+    assert {till.parameters_version for till in site.tills} == {(1, 3)}
+    contents = {till.terminal.parameters_content for till in site.tills if till.terminal is not None}
+    assert [content is not None and b'"version":3' in content for content in contents] == [True]

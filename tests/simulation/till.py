@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from protocol.codes import ListKind
 from protocol.ports import Log
+from protocol.signed import NO_VERSION, Version
 from terminal_sim.card import CardField, CardStore, Disturbance
 from terminal_sim.errors import PowerCut
 from terminal_sim.firmware import PosTerminal, TapResult
@@ -17,14 +19,14 @@ from terminal_sim.rtc import DriftingRtc
 from terminal_sim.uplink import Observer, Uplink
 from tests.simulation.world import Host
 
-LIST_SECTORS: Final = 2
+LIST_SECTORS: Final = 2  # of each kind's areas
 BOOTS_MAX: Final = 20  # cuts inside one boot after the other; then the power stays
 
 
 def flash_layout(ring_sectors: int) -> FlashLayout:
     """A small chip: the ring wraps within a short run."""
-    sectors = JOURNAL_SECTORS + LIST_AREAS * LIST_SECTORS + ring_sectors
-    return FlashLayout(sectors * SECTOR_BYTES, LIST_SECTORS)
+    sectors = JOURNAL_SECTORS + 2 * LIST_AREAS * LIST_SECTORS + ring_sectors
+    return FlashLayout(sectors * SECTOR_BYTES, LIST_SECTORS, LIST_SECTORS)
 
 
 class Till:
@@ -61,6 +63,12 @@ class Till:
     @property
     def number(self) -> int:
         return self.secrets.terminal
+
+    @property
+    def parameters_version(self) -> Version:
+        """What it holds; (0, 0) without power, too."""
+        held = None if self.terminal is None else self.terminal.lists.held(ListKind.PARAMETERS)
+        return NO_VERSION if held is None else held.memory.version
 
     @property
     def is_on(self) -> bool:

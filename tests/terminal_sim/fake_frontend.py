@@ -41,6 +41,8 @@ class FakeFrontEnd:
     credit: int = 4
     acknowledges: bool = True
     busy_s: int = 0
+    confirms_list: bool = False
+    """Says in every TIME that the deny list is the newest."""
     link_key_of: bytes = LINK_MASTER
     stored: dict[tuple[int, int], bytes] = field(default_factory=dict)
     """(epoch, sequence) → record; b"" under a tombstone."""
@@ -137,7 +139,7 @@ class FakeConnection:
                 frontend.keep(message.epoch, sequence, b"")
             self.ack(message.epoch)
         elif isinstance(message, Heartbeat):
-            self.send(Time(message.boot, message.uptime_ds, frontend.host.now_ms()))
+            self.send(Time(message.boot, message.uptime_ds, frontend.host.now_ms(), frontend.confirms_list))
 
     def ack(self, epoch: int) -> None:
         frontend = self.frontend

@@ -14,15 +14,16 @@ from protocol.cards.memory_sam import SoftwareMemorySam
 from protocol.cards.pboc_image import PbocCardImage, PbocCardKeys
 from protocol.cards.pboc_macs import pboc_key, pboc_moment, verify_pboc_tac
 from protocol.cards.pboc_sam import PbocTerminalMasters, SoftwarePbocSam
-from protocol.codes import CardKind, ProofSuite, Suite
+from protocol.codes import CardKind, ListKind, ProofSuite, Suite
 from protocol.deny_list import DenyList
+from protocol.documents import canonical
 from protocol.keys import card_key, link_key, seal_key
 from protocol.mac import MacKey
 from protocol.ports import Timer
 from protocol.proofs import ChainCheck, genesis_seal, verify_card_proof, verify_chain
 from protocol.records import Completion, Purchase, RecordHead, decode_body, read_head
 from protocol.sam import SoftwareSam, TerminalMasters
-from protocol.signed import Certificate, SoftwareSigner, issue_certificate, sign_head
+from protocol.signed import Certificate, CertificateUse, SoftwareSigner, issue_certificate, sign_head
 from terminal_sim.card import CardField, Disturbance, MemoryCards
 from terminal_sim.card_kinds import Card, MemoryCard
 from terminal_sim.errors import RecordGone, SectorDead
@@ -50,13 +51,18 @@ PBOC_MASTERS: Final = {
 }
 ROOT_SEED: Final = bytes(range(32))
 LEDGER_SEED: Final = bytes(range(100, 132))
+LISTS_SEED: Final = bytes(range(140, 172))
 FIRST_CARD: Final = 1000
 OPENING_CENTS: Final = 100_000
 
 
-def flash_layout(*, ring_sectors: int = 4, list_sectors: int = 2) -> FlashLayout:
-    sectors = JOURNAL_SECTORS + LIST_AREAS * list_sectors + ring_sectors
-    return FlashLayout(sectors * SECTOR_BYTES, list_sectors)
+DOCUMENT_SECTORS: Final = 2
+
+
+def flash_layout(*, ring_sectors: int = 4, list_sectors: int = 2, documents: int = 1) -> FlashLayout:
+    lists = LIST_AREAS * (list_sectors + documents * DOCUMENT_SECTORS)
+    sectors = JOURNAL_SECTORS + lists + ring_sectors
+    return FlashLayout(sectors * SECTOR_BYTES, list_sectors, DOCUMENT_SECTORS, documents)
 
 
 class BenchRandom:
@@ -151,6 +157,23 @@ def signed_list(counter: int, cards: list[int]) -> tuple[bytes, bytes]:
     content = DenyList(cards).content()
     head = sign_head(
         LEDGER_SEED, key_id=1, site=SITE, list_kind=1, generation=1, counter=counter, issued_ms=1, content=content
+    )
+    return head.encode(), content
+
+
+def lists_certificate() -> Certificate:
+    public_key = SoftwareSigner(LISTS_SEED).public_key
+    use = CertificateUse.OFFLINE
+    return issue_certificate(
+        ROOT_SEED, key_id=1, site=SITE, valid_from_ms=0, valid_to_ms=2**62, public_key=public_key, use=use
+    )
+
+
+def signed_document(kind: ListKind, counter: int, document: dict[str, object]) -> tuple[bytes, bytes]:
+    """(head, content) of parameters or permissions."""
+    content = canonical(document)
+    head = sign_head(
+        LISTS_SEED, key_id=1, site=SITE, list_kind=kind, generation=1, counter=counter, issued_ms=1, content=content
     )
     return head.encode(), content
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from protocol.codes import ListForm, ListStatus
+from protocol.codes import ListForm, ListKind, ListStatus
 from protocol.deny_list import DenyList as Entries
 from protocol.deny_list import make_delta
 from protocol.messages import ListChunk, ListOffer, ListState
@@ -160,7 +160,7 @@ def test_power_cut_at_every_byte_of_a_transfer_leaves_the_old_list_or_the_new_on
 def test_a_dead_slot_is_reported_and_replaced() -> None:
     flash = holding_old()
     send(boot(flash), NEW_HEAD, NEW_CONTENT, counter=2)
-    flash.dead_sectors.add(LAYOUT.list_area(1).start + 1)
+    flash.dead_sectors.add(LAYOUT.list_areas(ListKind.DENY)[1].start + 1)
     terminal = boot(flash)
     assert terminal.memory.damaged
     assert terminal.state().head == OLD_HEAD

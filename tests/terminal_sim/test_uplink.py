@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from protocol.codes import ByeCode, ListForm, SealStatus, Suite, TombstoneReason
+from protocol.codes import ByeCode, ListForm, ListKind, SealStatus, Suite, TombstoneReason
+from protocol.list_receiver import Apply
 from protocol.messages import (
+    LIST_STALE,
     Ack,
     Baseline,
     Heartbeat,
@@ -39,7 +41,9 @@ from tests.terminal_sim.kit import (
     check_chain,
     flash_layout,
     ledger_certificate,
+    lists_certificate,
     no_log,
+    signed_document,
     signed_list,
     terminal_secrets,
 )
@@ -171,12 +175,14 @@ def test_a_backlog_goes_up_in_full_frames_within_the_credit() -> None:
     assert site.frontend.offered_twice == 0
 
 
-def test_the_first_messages_are_baseline_list_state_and_heartbeat() -> None:
+def test_the_first_messages_are_baseline_a_list_state_per_kind_and_heartbeat() -> None:
     site = Site()
     site.taps(1)
     site.uplink.start()
     site.run(1_000)
-    assert [type(message) for message in site.frontend.messages[:4]] == [Baseline, ListState, Heartbeat, Upload]
+    first = [Baseline, ListState, ListState, Heartbeat, Upload]
+    assert [type(message) for message in site.frontend.messages[:5]] == first
+    assert [one.kind for one in site.frontend.of(ListState) if isinstance(one, ListState)] == [1, 2]
     [baseline] = site.frontend.of(Baseline)
     assert isinstance(baseline, Baseline)
     [entry] = baseline.entries
@@ -381,6 +387,58 @@ def test_a_pushed_deny_list_refuses_the_card_at_once_and_is_reported() -> None:
     last = site.frontend.of(ListState)[-1]
     assert isinstance(last, ListState)
     assert (last.head, site.moments.lists) == (head, [(1, 1)])
+
+
+def test_pushed_parameters_are_in_force_and_reported() -> None:
+    site = Site()
+    site.uplink.start()
+    site.run(1_000)
+    head, content = signed_document(ListKind.PARAMETERS, 1, {"amount_max_cents": 500})
+    certificate = lists_certificate().encode()
+    site.frontend.session.send(ListOffer(ListForm.SNAPSHOT, 0, 0, len(content), head, certificate, content))
+    site.run(100)
+    last = site.frontend.of(ListState)[-1]
+    assert isinstance(last, ListState)
+    assert (last.kind, last.head, site.terminal.parameters_content) == (ListKind.PARAMETERS, head, content)
+    assert site.moments.lists == []  # an observer is told of deny lists
+
+
+def stale_flags(site: Site) -> list[bool]:
+    return [bool(beat.flags & LIST_STALE) for beat in site.frontend.of(Heartbeat) if isinstance(beat, Heartbeat)]
+
+
+def holding_a_list(site: Site) -> None:
+    """A list issued in 1970: nothing but a front-end's word makes it young."""
+    site.terminal.deny_list.memory.perform(Apply(*signed_list(1, [FIRST_CARD])))
+
+
+def test_a_terminal_that_is_told_that_its_list_is_the_newest_says_so_no_more_when_it_is_cut_off() -> None:
+    site = Site()
+    holding_a_list(site)
+    site.terminal.list_age_ms_max = 60_000
+    site.frontend.confirms_list = True
+    site.uplink.start()
+    site.run(50_000)
+    assert stale_flags(site) == [True, False]  # at log-in nobody has said anything yet
+    assert site.terminal.list_age_ms() < 60_000
+    site.frontend.confirms_list = False  # the front-end has lost the ledger
+    site.run(100_000)
+    assert stale_flags(site)[-1] is True
+    assert site.terminal.list_age_ms() > 60_000
+
+
+def test_a_busy_terminal_still_asks_every_five_minutes_whether_its_list_is_the_newest() -> None:
+    site = Site(layout=flash_layout(ring_sectors=40))
+    holding_a_list(site)
+    site.frontend.confirms_list = True
+    site.uplink.start()
+    site.run(1_000)
+    for _ in range(60):
+        site.tap()
+        site.run(20_000)
+    beats = len(site.frontend.of(Heartbeat))
+    assert 4 <= beats <= 6
+    assert site.terminal.list_age_ms() <= 320_000
 
 
 def test_settled_watermarks_reach_the_flash() -> None:
