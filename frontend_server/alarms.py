@@ -44,8 +44,8 @@ WHAT_TO_DO: Final = {
     "the version before it is served: publish it anew with `onecard keys publish`",
     AlarmKind.LIST_CACHE: "a list could not be kept on disk, or was damaged: look at the disk; it is sent again",
     AlarmKind.UNSIGNED_HEAD: "the terminal holds a list that nobody here signed: inspect it",
-    AlarmKind.HIGHER_HEAD: "the terminal holds a newer list than the centre issued: restore its list versions; "
-    "parameters, permissions: publish them with a higher --generation",
+    AlarmKind.HIGHER_HEAD: "the terminal holds a newer list than the centre issued: restore the centre's list "
+    "versions; parameters, permissions: publish them with a higher --generation",
     AlarmKind.LIST_NOT_TAKEN: "the terminal refuses or cannot finish the list: look at its memory and its status",
     AlarmKind.STORAGE: "the spool says what is wrong: look at the disk and its log; docs/spool.md",
 }

@@ -162,10 +162,7 @@ class Serving:
         _, _, port = server.address().rpartition(":")
         world.files.replace(str(place.data_dir / PORT_FILE), f"{port}\n".encode())
         self._ready("frontend", server.ready_facts())
-        distribution = server.parts.distribution
-        self._published = PublishedFiles(
-            place.published, take=distribution.on_published, refused=distribution.on_unreadable
-        )
+        self._watch(server)
         self._look_at_files(world)
 
     def _stop(self, world: World) -> None:
@@ -180,6 +177,12 @@ class Serving:
             world.stop()
 
     # -- enrolments, published lists
+
+    def _watch(self, server: FrontendServer) -> None:
+        distribution = server.parts.distribution
+        self._published = PublishedFiles(
+            self._place.published, take=distribution.on_published, refused=distribution.on_unreadable
+        )
 
     def _look_at_files(self, world: World) -> None:
         """Take up what has changed, now and from now on."""

@@ -42,6 +42,11 @@ def change_keys(site: Path, name: str, change: Callable[[Keystore], object]) -> 
     file.write(contents)
 
 
+def damaged_list(site: Path) -> None:
+    (site / "lists").mkdir()
+    (site / "lists" / "parameters.list").write_bytes(bytes(300))
+
+
 def without_merchant(site: Path) -> None:
     path = site / "registry.json"
     registry = Registry.parse(path.read_bytes())
@@ -121,6 +126,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], int, str, str]] = {
         lambda site: change_keys(site, "terminals", lambda keys: keys.keys.pop("seal.1001.1")),
         1, "registry", "same backup",
     ),
+    "published list damaged": (damaged_list, 1, "lists", "keys publish"),
     "backup older than settled rows": (old_backup, 1, "backups", "settled_days"),
     "socket path too long": (
         lambda site: set_value(site, "run/ledger.sock", "x" * 120), 1, "sockets", "shorter",
@@ -147,7 +153,7 @@ def test_a_new_site_is_healthy(site: Path) -> None:
     assert {one["level"] for one in found if one["check"] != "free space"} == {"ok"}
     assert {one["check"] for one in found} >= {
         "versions", "clock", "site file", "time zone", "permissions", "free space", "port", "keystores",
-        "certificate", "registry", "backups",
+        "certificate", "registry", "lists", "backups",
     }  # fmt: skip
 
 

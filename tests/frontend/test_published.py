@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,41 @@ def test_a_report_that_has_waited_is_not_taken_for_the_answer_to_a_later_offer(s
     offers = [one for one in lists_sent(slow.terminal) if isinstance(one, ListOffer) and kind_of(one) == PARAMETERS]
     assert [(one.head[12:20]).hex() for one in offers] == ["0000000100000001", "0000000100000002"]
     assert held(slow.terminal, PARAMETERS) == (1, 2)
+
+
+def test_random_reports_of_all_kinds_raise_nothing_and_cost_a_window_at_most(site: Site) -> None:
+    seed = 77
+    print(f"seed={seed}")
+    source = random.Random(seed)
+    site.issue(1, DenyList(range(1, 6_001)))
+    for kind in (PARAMETERS, PERMISSIONS):
+        site.publish(kind, 3, LONG)
+    site.run()
+    guard = door(site)
+    guard.takes_lists = False
+    held_ones = [site.server.parts.distribution.held(kind) for kind in (DENY, PARAMETERS, PERMISSIONS)]
+    heads = [bytes(128), *(version.head_bytes for version in held_ones if version is not None)]
+    for step in range(1_500):
+        if step % 300 == 299:
+            site.publish(source.choice((PARAMETERS, PERMISSIONS)), 4 + step, LONG)
+            site.run(20)
+        head = bytearray(source.choice(heads))
+        if source.random() < 0.1:
+            head[source.randrange(128)] ^= 1
+        version = source.choice([(0, 0), (1, 1), (1, 3), (1, 4)])
+        report = ListState(
+            source.choice(list(ListKind)),
+            source.choice(list(ListStatus)),
+            *version,
+            source.choice([0, 100, 3_832, 60_011, 1 << 31]),
+            bytes(head),
+        )
+        before = len(lists_sent(guard))
+        guard.say(report.encode())
+        site.run(20)
+        assert len(lists_sent(guard)) - before <= LIST_CHUNKS_OUTSTANDING_MAX + 1, report
+    assert not guard.is_closed
+    assert len(lists_sent(guard)) > 20
 
 
 def test_a_head_of_parameters_that_nobody_here_published_is_alarmed_and_stays_with_the_operator(site: Site) -> None:
