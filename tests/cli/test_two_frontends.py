@@ -18,8 +18,8 @@ from onecard_site import load_site
 from tests.cli.commands import environment, onecard_here, serving, wait_until
 from tests.cli.conftest import TERMINALS
 
-TAPS = 900
-RATE = 150
+TAPS = 100_000  # more than any run needs: it is told when to stop
+RATE = 260
 
 
 @pytest.fixture
@@ -112,6 +112,7 @@ def test_terminals_move_when_their_front_end_is_killed_and_everything_arrives_on
                 assert second.stop(signal.SIGKILL) == -signal.SIGKILL
                 wait_until(lambda: asked(two, "status")["terminals"]["online"] == TERMINALS)
                 with serving("serve", "--frontend", 2, "--site", two) as back:
+                    run.send_signal(signal.SIGTERM)  # sell no more, drain, account for every cent
                     _, errors = run.communicate(timeout=60)
                     assert run.returncode == 0, errors
                     for number in (1, 2):
