@@ -94,7 +94,8 @@ def _memory(status: TerminalStatus) -> Iterator[Finding]:
 def _presence(status: TerminalStatus) -> Iterator[Finding]:
     waiting = f"; {status.backlog} records wait in it" if status.backlog else ""
     if status.live is None:
-        what = "look at its power, its cable and the address it calls; it goes on selling and keeps its records"
+        what = "with several front-ends ask the others; else look at its power, its cable and the address it calls. "
+        what += "It goes on selling and keeps its records"
         yield Finding("offline", f"it was here and is not online now{waiting}", what)
     elif status.backlog:
         what = "nothing while the number falls; if it stands, look at the alarms and at `onecard status`"

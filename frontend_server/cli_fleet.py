@@ -196,7 +196,8 @@ def _facts(host: Host, answer: dict[str, Any]) -> Iterator[list[object]]:
         ]
         yield ["flags", ", ".join(one["flag_names"]) or "none"]
         ahead_ms = one["clock_ahead_ms"]
-        yield ["its clock less ours", "not known" if ahead_ms is None else f"{ahead_ms / 1000:+.1f} s"]
+        told = "" if one["clock_told"] else " (before it was told the time)"
+        yield ["its clock less ours", "not known" if ahead_ms is None else f"{ahead_ms / 1000:+.1f} s{told}"]
         for taken in one["take_overs"]:
             yield ["taken over", f"{host.moment(taken['at_ms'])} by {taken['address']}"]
     refused = answer["last_refusal"]

@@ -180,6 +180,7 @@ class FleetViews:
             "first_unacknowledged": self._stated(status).first_unacknowledged,
             "next": status.next,
             "clock_ahead_ms": status.clock_ahead_ms,
+            "clock_told": status.heartbeats > 1,
             "flag_names": advice.flag_names(status.flags),
             "take_overs": [
                 {"at_ms": at_ms + utc_offset_ms, "address": address} for at_ms, address in status.take_overs or ()

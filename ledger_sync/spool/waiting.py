@@ -26,7 +26,8 @@ ROWS_SUMMED_MAX: Final = 100_000  # some seconds of reading; of a longer queue t
 FREE_SHARE_WARN: Final = 0.20  # R14
 FREE_SHARE_REFUSE: Final = 0.05  # R14
 PATIENCE_MS: Final = 60_000  # a batch under way has its answer by then, or its connection is given up
-SHOWN_ALARMS: Final = frozenset({"spool refuses", "storage"})
+ALARM_REFUSES: Final = "spool refuses"  # stands as long as the spool takes nothing
+ALARM_STORAGE: Final = "storage"  # stands until the server's next start: it tells what happened, not what is
 
 WHAT_TO_DO_ABOUT_REFUSALS: Final = {
     RefusalCode.UNKNOWN_FRONTEND: "the ledger does not know this front-end or its batch key: start it again after "
@@ -123,8 +124,10 @@ def reasons(waiting: Waiting, place: Place, now_ms: int, *, patience_ms: int = P
     is_late = waiting.rows > 0 and age_ms > patience_ms
     yield from _disk(place)
     for alarm in place.alarms:
-        if alarm["alarm"] in SHOWN_ALARMS:
-            yield Reason(alarm["alarm"], f"{alarm['subject']}: {alarm['text']}", alarm["what_to_do"], is_stuck=True)
+        of_spool = alarm["alarm"] == ALARM_STORAGE and alarm["subject"].startswith("spool.")
+        if of_spool or alarm["alarm"] == ALARM_REFUSES:
+            says = f"{alarm['subject']}: {alarm['text']}"
+            yield Reason(alarm["alarm"], says, alarm["what_to_do"], is_stuck=not of_spool)
     if place.status is None:
         if waiting.rows:
             says = f"no front-end runs here, and {waiting.rows} rows wait: nobody forwards them"

@@ -18,8 +18,8 @@ from onecard_site import load_site
 from tests.cli.commands import environment, onecard_here, serving, wait_until
 from tests.cli.conftest import TERMINALS
 
-TAPS = 900
-RATE = 150
+TAPS = 100_000  # more than any run needs: it is told when to stop
+RATE = 260
 
 
 @pytest.fixture
@@ -76,6 +76,18 @@ def test_the_doctor_looks_at_every_front_end_or_at_one(two: Path) -> None:
     assert not any("frontend-2.keystore is not here" in says for says in one)
 
 
+def test_a_ledger_that_was_not_started_again_is_named_as_what_keeps_a_new_front_end_waiting(site: Path) -> None:
+    with serving("ledger", "serve", "--site", site) as books:
+        assert onecard_here("keys", "frontend", "add", "--site", site).code == 0
+        with serving("serve", "--frontend", 2, "--site", site) as second:
+            wait_until(lambda: asked(site, "status", frontend=2)["link"]["last_refusal"])
+            [reason] = asked(site, "spool", "stuck", frontend=2)["reasons"]
+            assert (reason["name"], reason["is_stuck"]) == ("link", False)  # nothing waits yet
+            assert "start it again after `onecard keys frontend add`" in reason["what_to_do"]
+            assert second.stop() == 0
+        assert books.stop() == 0
+
+
 def test_terminals_move_when_their_front_end_is_killed_and_everything_arrives_once(two: Path) -> None:
     with (
         serving("ledger", "serve", "--site", two) as books,
@@ -100,6 +112,7 @@ def test_terminals_move_when_their_front_end_is_killed_and_everything_arrives_on
                 assert second.stop(signal.SIGKILL) == -signal.SIGKILL
                 wait_until(lambda: asked(two, "status")["terminals"]["online"] == TERMINALS)
                 with serving("serve", "--frontend", 2, "--site", two) as back:
+                    run.send_signal(signal.SIGTERM)  # sell no more, drain, account for every cent
                     _, errors = run.communicate(timeout=60)
                     assert run.returncode == 0, errors
                     for number in (1, 2):

@@ -103,9 +103,15 @@ def test_a_ledger_that_is_up_and_does_not_answer_is_stuck(queue: Path) -> None:
 def test_a_full_disk_and_a_failing_spool_are_stuck_and_a_fuller_one_is_only_said(queue: Path) -> None:
     found = waiting_of(queue, NOW_MS)
     storage = {"alarm": "storage", "subject": "spool.failed", "text": "IOError", "what_to_do": "look at the disk"}
-    other = {"alarm": "fork", "subject": "1", "text": "", "what_to_do": ""}
-    place = Place(link(batches_outstanding=1), [storage, other], free_bytes=4, total_bytes=100)
-    assert [one[:2] for one in late(found, place)] == [("disk", True), ("storage", True), ("ledger", True)]
+    refuses = {"alarm": "spool refuses", "subject": "spool", "text": "", "what_to_do": "look at the disk"}
+    others = [{**storage, "subject": "link.refused"}, {**storage, "alarm": "fork", "subject": "1"}]
+    place = Place(link(batches_outstanding=1), [storage, refuses, *others], free_bytes=4, total_bytes=100)
+    assert [one[:2] for one in late(found, place)] == [
+        ("disk", True),
+        ("storage", False),  # it has happened, and stands until the next start
+        ("spool refuses", True),
+        ("ledger", True),
+    ]
     place = Place(link(), free_bytes=15, total_bytes=100)
     assert [one[:2] for one in late(Waiting([]), place)] == [("disk", False)]
 
