@@ -9,7 +9,8 @@ from ledger_sync.ledger.books import Books, TerminalState
 from ledger_sync.ledger.decisions import end_by_posting
 from protocol.codes import PostingResult
 from protocol.errors import Malformed
-from protocol.records import MONEY_TYPES, Grey, Purchase, decode_body
+from protocol.record_bodies import Unknown
+from protocol.records import MONEY_TYPES, counted_cents, decode_body
 
 
 @dataclass(slots=True)
@@ -93,11 +94,12 @@ def release_quarantined(books: Books, state: TerminalState, sequence: int, raw: 
 
 
 def stated_money(raw: bytes) -> tuple[int | None, int | None]:
-    """(cents, merchant) that an unproved record states; None where it cannot be read."""
+    """(cents, merchant) that an unproved record states, credits negative; None where it cannot be read."""
     try:
         body = decode_body(raw)
     except Malformed:
         return None, None
-    if isinstance(body, Purchase | Grey):
-        return body.amount_cents, body.merchant
-    return (None, None) if raw[0] in MONEY_TYPES else (0, None)
+    if isinstance(body, Unknown):
+        return (None, None) if raw[0] in MONEY_TYPES else (0, None)
+    cents = counted_cents(body)
+    return cents, getattr(body, "merchant", 0) if cents else None

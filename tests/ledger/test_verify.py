@@ -10,7 +10,8 @@ import pytest
 
 from ledger_sync.ledger.core import Ledger, LedgerPaths, row_digest
 from ledger_sync.ledger.errors import LedgerDamaged
-from ledger_sync.ledger.schema import DERIVED_TABLES, open_writer
+from ledger_sync.ledger.schema import open_writer
+from ledger_sync.ledger.tables import DERIVED_TABLES
 from ledger_sync.ledger.verify import Verification, verify
 from protocol.codes import RecordType, RowKind
 from tests.ledger.canteen import ZONE, Canteen, Card, PlainFiles, Till, ledger_keys
