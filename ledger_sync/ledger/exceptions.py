@@ -47,6 +47,8 @@ UNION ALL SELECT 'refunds', merchant, count(*), sum(amount_cents) FROM claims WH
 UNION ALL
 SELECT 'refund_exceptions', merchant, count(*), sum(amount_cents) FROM claims WHERE type = 3 AND NOT is_met GROUP BY 2
 UNION ALL SELECT 'loads', 0, count(*), sum(amount_cents) FROM claims WHERE type = 4 HAVING count(*)
+UNION ALL SELECT 'doubts_proved', c.merchant, count(*), -sum(c.amount_cents * (c.type <> 34))
+FROM completions c JOIN postings p ON p.posting = c.record WHERE p.type = 8 GROUP BY 2
 UNION ALL SELECT 'doubts_spent', s.merchant, count(*), sum(s.amount_cents * (s.type <> 34))
 FROM decisions d JOIN suspense s ON s.posting = d.item
 WHERE d.subject = 'suspense' AND d.state = 'confirmed' AND d.outcome = 'spent' AND s.kind = 'doubt' GROUP BY 2
@@ -55,7 +57,7 @@ ORDER BY 1, 2
 """What comes between records and merchants, per merchant (docs/money.md, "Agreement")."""
 APART_KINDS: Final = (
     "bookings", "collections", "cancellations", "cancelled_twice", "refunds", "refund_exceptions", "loads",
-    "doubts_spent",
+    "doubts_proved", "doubts_spent",
 )  # fmt: skip
 HOLES: Final = """
 WITH proofs AS (
@@ -116,7 +118,7 @@ def apart(connection: apsw.Connection) -> dict[str, dict[str, Any]]:
 
 
 def events(connection: apsw.Connection) -> dict[str, Any]:
-    """What moves no money, counted by type and by what it says; `events_lost`: those for which no room was left (R12)."""
+    """What moves no money, counted by type and by what it says; `events_lost`: those that found no room (R12)."""
     by_type: dict[str, dict[str, int]] = {}
     lost = 0
     for type_, code, records, count in connection.execute(

@@ -289,7 +289,8 @@ def _rest(connection: apsw.Connection) -> Iterator[OpenItem]:
     ):
         yield OpenItem("suspect", row[0], row[1], row[2], row[2], row[3], row[4], row[5], "moves no money")
     for row in connection.execute(
-        "SELECT c.terminal, c.epoch, c.sequence, c.amount_cents, c.merchant, p.trade_ms,"
+        "SELECT c.terminal, c.epoch, c.sequence, c.amount_cents * ((c.type IN (1, 32)) - (c.type IN (3, 4, 33))),"
+        " c.merchant, p.trade_ms,"
         " EXISTS (SELECT 1 FROM postings o WHERE o.terminal = c.terminal AND o.epoch = c.epoch"
         " AND o.sequence = c.sequence) FROM completions c"
         " JOIN postings p ON p.posting = c.posting WHERE c.outcome = 'posted' AND c.record IS NULL"

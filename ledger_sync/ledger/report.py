@@ -30,10 +30,10 @@ count too. A load names no merchant: 0."""
 
 DOUBLE_POSTED: Final = """
 WITH booked AS (
-    SELECT terminal, epoch, sequence, card, counter, result FROM postings
+    SELECT terminal, epoch, sequence, card, counter, result, type FROM postings
     WHERE type IN (1, 3, 4, 32, 33, 34) AND result IN (0, 2, 3, 4, 5, 10, 12, 13, 14)
     UNION ALL
-    SELECT c.terminal, c.epoch, c.sequence, c.card, c.counter, p.result
+    SELECT c.terminal, c.epoch, c.sequence, c.card, c.counter, p.result, c.type
     FROM completions c JOIN postings p ON p.posting = c.posting WHERE c.outcome <> 'nothing new'
 ), greys AS (
     SELECT terminal, epoch, sequence, card FROM suspense WHERE kind = 'grey' AND resolved_position IS NULL
@@ -48,7 +48,7 @@ SELECT count(*) FROM (
     SELECT terminal, epoch, sequence FROM greys GROUP BY terminal, epoch, sequence HAVING count(*) > 1
     UNION
     SELECT terminal, epoch, sequence FROM (SELECT terminal, epoch, sequence, card FROM booked
-    INTERSECT SELECT terminal, epoch, sequence, card FROM greys)
+    WHERE type IN (1, 32) INTERSECT SELECT terminal, epoch, sequence, card FROM greys)
     UNION
     SELECT posting, 0, 0 FROM entries WHERE posting IS NOT NULL GROUP BY posting HAVING count(*) > 1
 )
