@@ -125,7 +125,7 @@ class BatchPoster:
         last = max(head.first, head.last)
         claim = Claim(head.terminal, head.epoch, head.first, last, packed[HEADER.size :], head.received_ms)
         place = Place(self._position, row_id, 0)
-        result = quarantine(self._books, state, claim, place, PostingResult.QUARANTINED_FORMAT, why)
+        result = quarantine(self._books, state, claim, place, PostingResult.QUARANTINED_FORMAT, why, rules=self._rules)
         claimed: int = head[7]  # the field is called count, as a method of tuples is
         for sequence in range(head.first, head.first + max(1, claimed)):
             self._result(result, head.terminal, head.epoch, sequence & 0xFFFF_FFFF, row_id)
@@ -266,7 +266,7 @@ class BatchPoster:
         trade_ms = row.trade_ms[piece.index]
         claim = Claim(row.terminal, row.epoch, piece.sequence, last, piece.raw, trade_ms)
         place = Place(self._position, row_id, piece.index)
-        result = quarantine(self._books, state, claim, place, result, reason or REASONS[result])
+        result = quarantine(self._books, state, claim, place, result, reason or REASONS[result], rules=self._rules)
         for sequence in range(piece.sequence, last + 1):
             self._result(result, row.terminal, row.epoch, sequence, row_id)
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from ledger_sync.ledger.books import Books, TerminalState
 from ledger_sync.ledger.decisions import end_by_posting
+from ledger_sync.ledger.rules import judges
 from protocol.codes import PostingResult
 from protocol.errors import Malformed
 from protocol.record_bodies import Unknown
@@ -47,10 +48,11 @@ class Claim:
 
 
 def quarantine(
-    books: Books, state: TerminalState | None, claim: Claim, place: Place, result: PostingResult, reason: str
-) -> PostingResult:
+    books: Books, state: TerminalState | None, claim: Claim, place: Place, result: PostingResult, reason: str, *,
+    rules: int,
+) -> PostingResult:  # fmt: skip
     """Keep the raw record; returns `result`, or DUPLICATE when these very bytes are kept already."""
-    amount, merchant = stated_money(claim.raw) if claim.is_record else (0, None)
+    amount, merchant = stated_money(claim.raw, rules) if claim.is_record else (0, None)
     key = books.next_id("quarantine", "item")
     books.connection.execute(
         "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
@@ -93,8 +95,10 @@ def release_quarantined(books: Books, state: TerminalState, sequence: int, raw: 
         end_by_posting(books, item)
 
 
-def stated_money(raw: bytes) -> tuple[int | None, int | None]:
+def stated_money(raw: bytes, rules: int) -> tuple[int | None, int | None]:
     """(cents, merchant) that an unproved record states, credits negative; None where it cannot be read."""
+    if raw and not judges(rules, raw[0]):
+        return 0, None
     try:
         body = decode_body(raw)
     except Malformed:

@@ -17,6 +17,7 @@ from ledger_sync.ledger.cards import U32_MAX, number_of
 from ledger_sync.ledger.checks import Flaw
 from ledger_sync.ledger.decide import judge_again
 from ledger_sync.ledger.errors import VerbRefused
+from ledger_sync.ledger.quarantine import stated_money
 from ledger_sync.ledger.rules import RULES, is_known
 from protocol.codes import PostingResult
 from protocol.errors import Malformed
@@ -80,8 +81,10 @@ def retry_unknown(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(
             found, Flaw
         ):  # said once: it is not of an unknown type any more, so no later start tries it again
+            (raw,) = work.connection.execute("SELECT raw FROM quarantine WHERE item = ?", (item,)).fetchone()  # type: ignore[misc]
             work.connection.execute(
-                "UPDATE quarantine SET result = ?, reason = ? WHERE item = ?", (int(found.result), found.reason, item)
+                "UPDATE quarantine SET result = ?, reason = ?, amount_cents = ?, merchant = ? WHERE item = ?",
+                (int(found.result), found.reason, *stated_money(raw, work.rules), item),
             )
         else:
             posted += 1
