@@ -98,8 +98,11 @@ def _show_agreement(host: Host, found: dict[str, Any]) -> None:
     }
     difference = sum(money.values()) - sum(records.values())
     always = ("records held", "+ booked before their records came", "owed to merchants", "+ set aside (grey, unproven)")
+    shown: list[list[object]] = [
+        [name, host.yuan(cents)] for name, cents in (records | money).items() if cents or name in always
+    ]
     rows: list[list[object]] = [
-        *([name, host.yuan(cents)] for name, cents in (records | money).items() if cents or name in always),
+        *shown,
         [f"difference; {found['forks']} forks may explain it", host.yuan(difference)],
     ]
     host.table("records and money", ["", "yuan"], rows)

@@ -49,7 +49,7 @@ SELECT 'refund_exceptions', merchant, count(*), sum(amount_cents) FROM claims WH
 UNION ALL SELECT 'loads', 0, count(*), sum(amount_cents) FROM claims WHERE type = 4 HAVING count(*)
 UNION ALL SELECT 'doubts_proved', c.merchant, count(*), -sum(c.amount_cents * (c.type <> 34))
 FROM completions c JOIN postings p ON p.posting = c.record WHERE p.type = 8 GROUP BY 2
-UNION ALL SELECT 'doubts_spent', s.merchant, count(*), sum(s.amount_cents * (s.type <> 34))
+UNION ALL SELECT 'doubts_spent', s.merchant, count(*), -sum(s.amount_cents * (s.type <> 34))
 FROM decisions d JOIN suspense s ON s.posting = d.item
 WHERE d.subject = 'suspense' AND d.state = 'confirmed' AND d.outcome = 'spent' AND s.kind = 'doubt' GROUP BY 2
 ORDER BY 1, 2

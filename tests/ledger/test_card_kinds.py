@@ -118,7 +118,7 @@ def test_two_persons_decide_what_is_over_the_limit(
     canteen.post(till.row(second))
     assert canteen.post(till.row(first)) == [0x0A]  # the other one has been moved to suspense, after its receipt
     (item,) = canteen.ledger.connection.execute("SELECT posting FROM suspense").fetchall()
-    canteen.decide("suspense", item[0], outcome)
+    canteen.decide("suspense", int(str(item[0])), outcome)
     assert canteen.balance(MERCHANTS, MERCHANT) == merchant
     assert (canteen.balance(UNPROVEN), canteen.balance(MIRROR, 3001)) == (0, OPENING_CENTS - mirror)
     assert over_limit(canteen) == (0, 0)

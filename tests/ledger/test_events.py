@@ -42,7 +42,7 @@ def told(canteen: Canteen) -> dict[str, Any]:
     return report(canteen.ledger.connection, now_ms=canteen.now_ms)
 
 
-EVENTS = [
+EVENTS: list[Any] = [
     Refusal(1001, 1, 3, 1, 2, 500), Refusal(1001, 1, 1, 1, 2, 500), Refusal(0, 1, 3, 0, 0, 500),
     AccessGranted(1001, 1, 0, 1, 0, 1, 2, 0), AccessDenied(0, 1, 2, 2, 0, 1, 2, 77), DoorEvent(2, 1, 300),
     EventsLost(40), EventsLost(2), Tamper(1), Power(2, 11_900), Alarm(1), Aborted(1, 1, 1001),
