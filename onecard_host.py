@@ -119,6 +119,7 @@ class Host:
             admin_socket=site.socket(ours.admin_socket),
             utc_offset_ms=site.utc_offset_ms(),
             keystore=lambda: self._keystore(site, ours.keystore, ours.unlock),
+            unproven_limit_cents=ours.unproven_limit_cents,
         )
 
     def spool(self, path: Path, number: int | None = None) -> Path:

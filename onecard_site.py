@@ -3,7 +3,7 @@
     [site]      id, name, time_zone, registry, root_public_key
     [frontend]  id, listen_address, data_dir, keystore, unlock, control_socket, ledger_link, …
     [frontends.2]  the same for a second front-end; what it leaves out is named after its number (docs/frontends.md)
-    [ledger]    data_dir, keystore, unlock, link_socket, admin_socket, …
+    [ledger]    data_dir, keystore, unlock, link_socket, admin_socket, unproven_limit_cents, …
 
 `ONECARD_FRONTEND__LISTEN_ADDRESS=0.0.0.0:4700` sets one value, `ONECARD_FRONTENDS__2__LISTEN_ADDRESS` one of the
 second front-end. Paths are taken from the file's own directory. Secrets
@@ -30,6 +30,7 @@ FRONTENDS_MAX: Final = 100  # as many as `onecard keys init` makes key files for
 SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path of AF_UNIX, less the final zero
 
 Id = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF_FFFF)]
+Cents = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 
 
@@ -74,6 +75,7 @@ class LedgerSection(msgspec.Struct, forbid_unknown_fields=True):
     unlock: str = "secrets/ledger.unlock"
     link_socket: str = "run/ledger-link.sock"
     admin_socket: str = "run/ledger.sock"
+    unproven_limit_cents: Cents = 20_000
 
 
 class SiteFile(msgspec.Struct, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ledger_sync import cli_cards, cli_decide
+from ledger_sync import cli_cards, cli_decide, cli_loads
 from ledger_sync.cli_report import show_conservation, show_merchants, show_report
 from ledger_sync.cli_work import (
     EXAMPLE,
@@ -19,7 +19,9 @@ from ledger_sync.cli_work import (
     AsJson,
     Operator,
     SitePath,
+    changed,
     changed_in_place,
+    day_of,
     host_of,
     issue_all,
     keys_of,
@@ -50,6 +52,7 @@ def init(
         utc_offset_ms=place.utc_offset_ms,
         now_ms=host.now_ms(),
         operator=operator,
+        unproven_limit_cents=place.unproven_limit_cents,
     )
     made.close()
     terminals = register_all(host, place, operator)
@@ -115,6 +118,26 @@ def restore(
     else:
         host.say(f"Generation {told['generation']} begins at position {told['position']}.")
         host.say(f"Next: onecard ledger verify --site {site}, then onecard ledger serve --site {site}")
+
+
+@app.command("close-day", epilog=EXAMPLE + "onecard ledger close-day 2026-09-20 --operator Li --site canteen")
+def close_day(
+    context: typer.Context,
+    *,
+    day: Annotated[str, typer.Argument(metavar="DATE", help="The last day to close, as 2026-09-20.")],
+    site: SitePath = Path(),
+    operator: Operator = OPERATOR_UNKNOWN,
+    as_json: AsJson = False,
+) -> None:
+    """Close a day and all before it (日结). Records of it that come later book on the first open day."""
+    host = host_of(context)
+    told = changed(host, host.ledger(site), {"verb": "close_day", "day": day_of(day), "operator": operator})
+    if as_json:
+        host.emit(told)
+    else:
+        host.say(
+            f"Closed up to {host.day(told['closed_day'])}; the first open day is {host.day(told['first_open_day'])}."
+        )
 
 
 @app.command("report", epilog=EXAMPLE + "onecard ledger report --site canteen")
@@ -186,3 +209,4 @@ app.registered_commands.extend(cli_cards.app.registered_commands)
 app.add_typer(cli_cards.card, name="card")
 app.add_typer(cli_decide.suspense, name="suspense")
 app.add_typer(cli_decide.quarantine, name="quarantine")
+app.add_typer(cli_loads.loads, name="loads")

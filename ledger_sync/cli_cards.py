@@ -119,19 +119,30 @@ def topup(
     *,
     number: CardNumber,
     amount: Annotated[str, typer.Argument(metavar="YUAN", help="Cash taken in, for instance 50.00.")],
+    station: Annotated[
+        int, typer.Option("--station", min=0, help="The load station (充值机) that the card will go to.")
+    ] = 0,
     site: SitePath = Path(),
     operator: Operator = OPERATOR_UNKNOWN,
     as_json: AsJson = False,
 ) -> None:
     """Take cash in for a card (充值). A load order, in flight until a load station writes it to the card."""
     host = host_of(context)
-    request = {"verb": "topup", "card": number, "amount_cents": host.cents(amount), "operator": operator}
+    request: dict[str, object] = {
+        "verb": "topup",
+        "card": number,
+        "amount_cents": host.cents(amount),
+        "operator": operator,
+    }
+    if station:
+        request["station"] = station
     told = changed(host, host.ledger(site), request)
     if as_json:
         host.emit(told)
     else:
         host.say(
-            f"Load order {told['load_order']}: {host.yuan(told['amount_cents'])} yuan for card {number}, in flight."
+            f"Load order {told['load_order']}: {host.yuan(told['amount_cents'])} yuan for card {number}, in flight"
+            + (f" at station {told['station']}." if told["station"] else "; no load station is registered.")
         )
 
 

@@ -48,7 +48,7 @@ def suspense_list(
         host.emit({"items": found})
         return
     columns = ["item", "kind", "terminal", "epoch", "sequence", "card", "merchant", "yuan", "age", "hint", "decision"]
-    _show(host, "set aside: decided by the card's proof, or by two persons", columns, found)
+    show_items(host, "set aside: decided by the card's proof, or by two persons", columns, found)
 
 
 @suspense.command("resolve", epilog=EXAMPLE + 'onecard ledger suspense resolve 17 --spent --reason "receipt seen"')
@@ -71,7 +71,7 @@ def suspense_resolve(
     if outcome is None and not withdraw:
         raise typer.BadParameter("say --spent or --not-spent")
     request = {"subject": "suspense", "item": item, "outcome": outcome, "reason": reason, "operator": operator}
-    _decide(host_of(context), site, request, confirm=confirm, withdraw=withdraw, as_json=as_json)
+    decide(host_of(context), site, request, confirm=confirm, withdraw=withdraw, as_json=as_json)
 
 
 @quarantine.command("list", epilog=EXAMPLE + "onecard ledger quarantine list --site canteen")
@@ -88,7 +88,7 @@ def quarantine_list(
         host.emit({"items": found})
         return
     columns = ["item", "terminal", "epoch", "sequence", "type", "yuan", "age", "reason", "decision"]
-    _show(host, "quarantine: came, but does not prove itself", columns, found)
+    show_items(host, "quarantine: came, but does not prove itself", columns, found)
 
 
 @quarantine.command("retry", epilog=EXAMPLE + "onecard ledger quarantine retry 3 --operator Li --site canteen")
@@ -105,7 +105,7 @@ def quarantine_retry(
 ) -> None:
     """Judge a kept record again by what is known now. One person proposes, another says the same with --confirm."""
     request = {"subject": "quarantine", "item": item, "outcome": "retry", "reason": reason, "operator": operator}
-    _decide(host_of(context), site, request, confirm=confirm, withdraw=withdraw, as_json=as_json)
+    decide(host_of(context), site, request, confirm=confirm, withdraw=withdraw, as_json=as_json)
 
 
 @quarantine.command("reject", epilog=EXAMPLE + 'onecard ledger quarantine reject 3 --reason "forged" --site canteen')
@@ -122,12 +122,10 @@ def quarantine_reject(
 ) -> None:
     """Close a kept record for good; its bytes stay. One person proposes, another says the same with --confirm."""
     request = {"subject": "quarantine", "item": item, "outcome": "reject", "reason": reason, "operator": operator}
-    _decide(host_of(context), site, request, confirm=confirm, withdraw=withdraw, as_json=as_json)
+    decide(host_of(context), site, request, confirm=confirm, withdraw=withdraw, as_json=as_json)
 
 
-def _decide(
-    host: Host, site: Path, request: dict[str, object], *, confirm: bool, withdraw: bool, as_json: bool
-) -> None:
+def decide(host: Host, site: Path, request: dict[str, object], *, confirm: bool, withdraw: bool, as_json: bool) -> None:
     if confirm and withdraw:
         raise typer.BadParameter("--confirm and --withdraw exclude each other")
     verb = "withdraw" if withdraw else "confirm" if confirm else "propose"
@@ -144,7 +142,7 @@ def _decide(
         host.say(f"{subject}: {told['outcome']} is proposed. Next: another operator says the same with --confirm")
 
 
-def _show(host: Host, title: str, columns: list[str], items: list[dict[str, Any]]) -> None:
+def show_items(host: Host, title: str, columns: list[str], items: list[dict[str, Any]]) -> None:
     rows: list[list[object]] = [[_cell(host, item, column) for column in columns] for item in items]
     if rows:
         host.table(title, columns, rows)

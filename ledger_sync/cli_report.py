@@ -14,10 +14,18 @@ MEANINGS: Final = {
     "quarantine": "came, but does not prove itself",
     "epoch_tail": "a replaced terminal: its end is not known",
     "grey": "debited or not: waits for its card (灰记录)",
+    "doubt": "loaded, refunded, collected or not: waits for its card",
+    "over_limit": "cards without proof, above the day's limit: two persons",
     "suspect": "a second record of one sequence, unproven",
     "load_in_flight": "topped up, not yet on the card (充值)",
     "completion": "booked on the card's proof alone",
     "sums_differ": "the terminal's running sums do not follow",
+}
+EXCEPTIONS: Final = {
+    "refund_exception": "a refund that its purchase does not allow (退款异常)",
+    "load_without_order": "a card proves a load that nobody ordered",
+    "load_contradiction": "its card was loaded, its station says it was not",
+    "meal_twice": "a meal collected or cancelled a second time",
 }
 _AGES: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
@@ -40,6 +48,9 @@ def show_report(host: Host, found: dict[str, Any], *, with_items: bool) -> None:
     _show_agreement(host, found)
     show_conservation(host, found["conservation"])
     _show_open(host, found["open_items"])
+    _show_exceptions(host, found["exceptions"], found["at_ms"], with_items=with_items)
+    _show_events(host, found["events"])
+    _show_holes(host, found["card_holes"])
     _show_decided(host, found["decided"])
     if with_items:
         _show_items(host, found["open_items"], found["at_ms"])
@@ -69,18 +80,29 @@ def _show_days(host: Host, days: list[dict[str, int]]) -> None:
 
 
 def _show_agreement(host: Host, found: dict[str, Any]) -> None:
-    """Records against money, each from its own tables; only forks may keep them apart."""
-    books, ahead = found["conservation"], found["open_items"]["completion"]["amount_cents"]
-    held = found["records"]["amount_cents"]
-    aside = books["suspense_grey_cents"] + books["suspense_unproven_cents"]
-    given_back = found["decided"]["not_spent"]["grey_cents"]
-    difference = books["merchant_cents"] + aside + given_back - held - ahead
+    """Records against money, each from its own tables; only forks may keep them apart (docs/money.md, "Agreement")."""
+    books, apart = found["conservation"], {kind: one["amount_cents"] for kind, one in found["apart"].items()}
+    records = {
+        "records held": found["records"]["amount_cents"],
+        "+ booked before their records came": found["open_items"]["completion"]["amount_cents"],
+        "+ loads, which no merchant pays": apart["loads"],
+        "+ doubts proved or decided": apart["doubts_proved"] + apart["doubts_spent"],
+        "+ cancellations that moved nothing": apart["cancelled_twice"],
+    }
+    money = {
+        "owed to merchants": books["merchant_cents"],
+        "+ meals booked and not served": books["booked_meals_cents"],
+        "+ refund exceptions": books["refund_exceptions_cents"],
+        "+ set aside (grey, unproven)": books["suspense_grey_cents"] + books["suspense_unproven_cents"],
+        "+ given back to cards by two persons": found["decided"]["not_spent"]["grey_cents"],
+    }
+    difference = sum(money.values()) - sum(records.values())
+    always = ("records held", "+ booked before their records came", "owed to merchants", "+ set aside (grey, unproven)")
+    shown: list[list[object]] = [
+        [name, host.yuan(cents)] for name, cents in (records | money).items() if cents or name in always
+    ]
     rows: list[list[object]] = [
-        ["records held", host.yuan(held)],
-        ["+ booked before their records came", host.yuan(ahead)],
-        ["owed to merchants", host.yuan(books["merchant_cents"])],
-        ["+ set aside (grey, unproven)", host.yuan(aside)],
-        ["+ greys given back to cards by two persons", host.yuan(given_back)],
+        *shown,
         [f"difference; {found['forks']} forks may explain it", host.yuan(difference)],
     ]
     host.table("records and money", ["", "yuan"], rows)
@@ -102,6 +124,52 @@ def _show_open(host: Host, kinds: dict[str, Any]) -> None:
     ]
     columns = ["kind", "items", "records", "yuan", "of unknown amount", "oldest", "means"]
     host.table("open items: what is not settled yet, by kind", columns, rows)
+
+
+def _show_exceptions(host: Host, kinds: dict[str, Any], at_ms: int, *, with_items: bool) -> None:
+    """Posted all the same (R19); they stay until what explains them comes."""
+    rows: list[list[object]] = [
+        [kind.replace("_", " "), one["items"], host.yuan(one["amount_cents"]), age(one["age_ms"]), EXCEPTIONS[kind]]
+        for kind, one in kinds.items()
+        if one["items"]
+    ]
+    if not rows:
+        return
+    host.table("exceptions: posted, and to be looked at", ["kind", "items", "yuan", "oldest", "means"], rows)
+    if with_items:
+        names = ("terminal", "epoch", "sequence", "card", "reference")
+        listed: list[list[object]] = [
+            [kind.replace("_", " "), *(item[name] for name in names), host.yuan(item["amount_cents"]),
+             age(at_ms - item["since_ms"])]
+            for kind, one in kinds.items() for item in one["listed"]
+        ]  # fmt: skip
+        host.table("exceptions by name", ["kind", *names, "yuan", "age"], listed)
+
+
+def _show_events(host: Host, found: dict[str, Any]) -> None:
+    """One line for each type of record that moves no money."""
+    rows: list[list[object]] = [
+        [kind.replace("_", " "), sum(codes.values()),
+         ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in codes.items() if not name.isdigit())]
+        for kind, codes in found["by_type"].items()
+    ]  # fmt: skip
+    if rows:
+        host.table("records that move no money", ["kind", "records", "of these"], rows)
+    if found["events_lost"]:
+        host.say(f"{found['events_lost']} events were lost where a memory was full.")
+
+
+def _show_holes(host: Host, found: dict[str, Any]) -> None:
+    rows: list[list[object]] = [
+        [one["card"], f"{one['first']}–{one['last']}", age(one["age_ms"])] for one in found.get("listed", [])
+    ]
+    if found["items"]:
+        host.say(
+            f"{found['counters']} card counters (卡计数) between proofs were never seen, {found['items']} holes; "
+            f"the oldest is {age(found['age_ms'])} old."
+        )
+    if rows:
+        host.table("holes in card counters", ["card", "counters", "age"], rows)
 
 
 def _show_decided(host: Host, decided: dict[str, Any]) -> None:

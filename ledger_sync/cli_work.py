@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
 
@@ -50,6 +51,8 @@ class LedgerPlace:
     utc_offset_ms: UtcOffset
     keystore: Callable[[], Keystore]
     """Opens the key file; takes some 50 ms."""
+    unproven_limit_cents: int = 20_000
+    """Per terminal and trade day, for cards that make no proof (R4)."""
 
     def paths(self) -> LedgerPaths:
         from ledger_sync.ledger.core import LedgerPaths
@@ -80,6 +83,14 @@ class Host(Protocol):
 
 def host_of(context: typer.Context) -> Host:
     return cast(Host, context.obj)
+
+
+def day_of(text: str) -> int:
+    """Days since 1970-01-01 of a date as people write it."""
+    try:
+        return date.fromisoformat(text).toordinal() - date(1970, 1, 1).toordinal()
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no date; an example is 2026-09-20") from None
 
 
 def keys_of(place: LedgerPlace) -> LedgerKeys:

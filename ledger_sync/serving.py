@@ -9,6 +9,7 @@ from ledger_sync.cli_work import LedgerPlace
 from ledger_sync.ledger.core import Ledger
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.service import Addresses, LedgerService
+from ledger_sync.ledger.upkeep import bring_up_to_date
 from protocol.ports import Clock, Executor, Files, Log, Network
 
 Ready = Callable[[str, Mapping[str, object]], None]
@@ -47,7 +48,16 @@ class LedgerServing:
         place, paths = self._place, self._place.paths()
 
         def open_ledger() -> Ledger:
-            return Ledger.open(paths, self._keys, files=world.files, utc_offset_ms=place.utc_offset_ms)
+            ledger = Ledger.open(paths, self._keys, files=world.files, utc_offset_ms=place.utc_offset_ms)
+            try:
+                limit = place.unproven_limit_cents
+                told = bring_up_to_date(ledger, unproven_limit_cents=limit, now_ms=world.clock.now_ms())
+            except BaseException:
+                ledger.close()
+                raise
+            if any(told.values()):
+                world.log("ledger.retried_unknown", **told)
+            return ledger
 
         service = LedgerService(
             open_ledger,

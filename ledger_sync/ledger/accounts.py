@@ -1,9 +1,10 @@
-"""Account numbers and the sign of amounts (R18, docs/ledger.md). Pure.
+"""Account numbers and the sign of amounts (R18, docs/money.md). Pure.
 
     account = kind << 32 | subject          subject: card number, merchant id, or 0
 
 Credits are positive and debits negative, so every batch and every operation sums to zero, and so does the whole
-ledger: cash in + opening (debit balances) = mirrors + prepaid + loads in flight + suspense + merchants + paid out.
+ledger: cash in + opening + loads without order (debit balances) = mirrors + prepaid + loads in flight + booked meals +
+suspense + merchants + refund exceptions + paid out.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ class AccountKind(IntEnum):
     MERCHANT = 7
     PREPAID = 8
     PAID_OUT = 9
+    """Load orders that will not be executed: the payer's again."""
+    BOOKED_MEALS = 10
+    """Paid for, neither collected nor cancelled; below zero for a while where a collection comes before its booking."""
+    REFUND_EXCEPTIONS = 11
+    """One per merchant: refunds whose purchase is not there, or does not allow them (R21)."""
+    LOADS_WITHOUT_ORDER = 12
+    """What cards prove to have been loaded with, and no order explains (R22): cash that somebody must have taken."""
 
 
-SOURCES: Final = (AccountKind.CASH_IN, AccountKind.OPENING)
+SOURCES: Final = (AccountKind.CASH_IN, AccountKind.OPENING, AccountKind.LOADS_WITHOUT_ORDER)
 """The left side of the conservation equation: their balances are debits."""
 
 
@@ -45,3 +53,8 @@ SUSPENSE_GREY: Final = account_number(AccountKind.SUSPENSE_GREY)
 SUSPENSE_UNPROVEN: Final = account_number(AccountKind.SUSPENSE_UNPROVEN)
 MERCHANT_BASE: Final = account_number(AccountKind.MERCHANT)
 """Plus the merchant id."""
+PAID_OUT: Final = account_number(AccountKind.PAID_OUT)
+BOOKED_MEALS: Final = account_number(AccountKind.BOOKED_MEALS)
+REFUND_EXCEPTIONS_BASE: Final = account_number(AccountKind.REFUND_EXCEPTIONS)
+"""Plus the merchant id."""
+LOADS_WITHOUT_ORDER: Final = account_number(AccountKind.LOADS_WITHOUT_ORDER)

@@ -42,8 +42,8 @@ class Held:
     amount_cents: int
     merchant: int | None
     counter_hint: int | None = None
-    is_open_grey: bool = False
-    """Set aside without proof, as a grey or by two persons: the proof of its identity and card resolves it."""
+    open_type: int = 0
+    """Type of what was attempted, while a proof of its identity and card would resolve it; 0: nothing waits."""
 
 
 @dataclass(slots=True)
@@ -56,6 +56,7 @@ class Booked:
     amount_cents: int
     merchant: int
     record: int | None
+    type: int
 
 
 @dataclass(slots=True)
@@ -131,6 +132,8 @@ class Books:
         """Those whose state this transaction looked up or changed."""
         self.next_ids: dict[str, int] = {}
         """Table → the next integer key."""
+        self.events: dict[tuple[int, int, int], list[int]] = {}
+        """(trade day, type, code) → [records, events] of what moves no money."""
         self.load_terminals()
 
     # -- states
@@ -204,6 +207,12 @@ class Books:
         """As `credit`, by an entry of its own: whoever reads the books must see the reversal (R20, R26)."""
         self.reversals.append((account, booking_day, cents))
 
+    def note_event(self, trade_day: int, type_: int, code: int, events: int) -> None:
+        """Count a record that moves no money; `events`: how many it stands for (of lost ones, many)."""
+        counts = self.events.setdefault((trade_day, type_, code), [0, 0])
+        counts[0] += 1
+        counts[1] += events
+
     def flush(self, *, position: int | None = None, operation: int | None = None) -> None:
         """Write what was booked. Raises LedgerDamaged unless debits equal credits, here and in all (R18)."""
         changes: dict[int, int] = {}
@@ -225,6 +234,7 @@ class Books:
             changes.items(),
         )
         self._flush_states()
+        self._flush_events()
         # few rows: one per merchant, and one for all mirrors together
         if self.connection.execute("SELECT coalesce(sum(balance_cents), 0) FROM accounts").get != 0:
             raise LedgerDamaged("the accounts do not sum to zero")
@@ -262,7 +272,21 @@ class Books:
             ],
         )
 
+    def _flush_events(self) -> None:
+        for (day, type_, code), (records, events) in self.events.items():
+            self.connection.execute(
+                "UPDATE event_totals SET records = records + ?, events = events + ?"
+                " WHERE trade_day = ? AND type = ? AND code = ?",
+                (records, events, day, type_, code),
+            )
+            if not self.connection.changes():
+                self.connection.execute(
+                    "INSERT INTO event_totals VALUES (?, ?, ?, ?, ?, ?)",
+                    (self.next_id("event_totals", "total"), day, type_, code, records, events),
+                )
+
     def _clear(self) -> None:
+        self.events.clear()
         self.entries.clear()
         self.totals.clear()
         self.reversals.clear()

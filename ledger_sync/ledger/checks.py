@@ -10,15 +10,18 @@ from typing import Final
 
 from ledger_sync.ledger.books import TerminalState
 from ledger_sync.ledger.keys import LedgerKeys
+from ledger_sync.ledger.rules import is_known
 from protocol.codes import PostingResult
 from protocol.errors import Malformed
 from protocol.proofs import verify_record
-from protocol.records import Aborted, Completion, Grey, Purchase, RecordHead, decode_body, read_head
+from protocol.record_bodies import Body, Completion, Doubt, Grey, LoadNotExecuted, Transaction
+from protocol.records import RecordHead, decode_body, read_head
 
 QUARANTINED: Final = frozenset(range(PostingResult.QUARANTINED_SEAL, PostingResult.QUARANTINED_UNKNOWN_TERMINAL + 1))
 REASONS: Final = {
     PostingResult.QUARANTINED_SEAL: "its seal does not hold",
     PostingResult.QUARANTINED_CARD_PROOF: "its card proof does not hold",
+    PostingResult.QUARANTINED_FORMAT: "a completion that does not say what its original referred to",
     PostingResult.QUARANTINED_UNKNOWN_TYPE: "a type or body version not known here",
     PostingResult.QUARANTINED_UNKNOWN_TERMINAL: "no such terminal and epoch",
 }
@@ -29,7 +32,7 @@ class Checked:
     """A record whose seal holds."""
 
     head: RecordHead
-    body: Purchase | Grey | Completion | Aborted
+    body: Body
 
 
 @dataclass(slots=True)
@@ -40,8 +43,10 @@ class Flaw:
     reason: str
 
 
-def check_record(raw: bytes, state: TerminalState, sequence: int, keys: LedgerKeys, currency: int) -> Checked | Flaw:
-    """One record's bytes against the identity under which they came."""
+def check_record(
+    raw: bytes, state: TerminalState, sequence: int, keys: LedgerKeys, currency: int, *, rules: int
+) -> Checked | Flaw:
+    """One record's bytes against the identity under which they came; `rules`: those that the ledger goes by."""
     try:
         head = read_head(raw)
         if (head.terminal, head.epoch, head.sequence) != (state.terminal, state.epoch, sequence):
@@ -50,12 +55,12 @@ def check_record(raw: bytes, state: TerminalState, sequence: int, keys: LedgerKe
         if head.proof_suite != state.suite or not verify_record(key, raw):
             return _flaw(PostingResult.QUARANTINED_SEAL)
         body = decode_body(raw)
-        if not isinstance(body, Purchase | Grey | Completion | Aborted):
+        if not is_known(rules, body):
             return _flaw(PostingResult.QUARANTINED_UNKNOWN_TYPE)
-        if isinstance(body, Purchase | Grey | Completion):
+        if isinstance(body, Transaction | Grey | Doubt | Completion | LoadNotExecuted):
             if not state.takes_money:
                 raise Malformed("record", "a money type from a proxy")  # R41
-            if body.currency != currency:
+            if not isinstance(body, LoadNotExecuted) and body.currency != currency:
                 raise Malformed("record", f"currency {body.currency}, the ledger keeps {currency}")
     except Malformed as error:
         return Flaw(PostingResult.QUARANTINED_FORMAT, str(error))

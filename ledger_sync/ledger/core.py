@@ -33,6 +33,7 @@ from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.lock import WriterLock
 from ledger_sync.ledger.operations import VERBS, Work, operator_name
 from ledger_sync.ledger.posting import BatchPoster, Outcome
+from ledger_sync.ledger.rules import RULES, UNPROVEN_LIMIT_CENTS
 from ledger_sync.ledger.schema import open_writer
 from protocol.errors import OutOfRange
 from protocol.limits import RECEIPT_EXCEPTIONS_MAX
@@ -97,6 +98,7 @@ class Ledger:
         self._lock = lock
         self._keeps_evidence = keeps_evidence
         self.site = self.generation = self.currency = self.first_open_day = 0
+        self.rules, self.unproven_limit_cents = RULES, 0
         self.position = self.operation = 0
         self._chain = CHAIN_START
         self._operations_hash = heads.OPERATIONS_START
@@ -116,8 +118,11 @@ class Ledger:
         operator: str,
         currency: int = 156,
         first_open_day: int | None = None,
+        unproven_limit_cents: int = UNPROVEN_LIMIT_CENTS,
     ) -> Ledger:
         """A new ledger with an empty deny list; the first open day is today unless stated.
+
+        `unproven_limit_cents`: per terminal and trade day, for cards that make no proof (R4); 0: all to suspense.
 
         Raises:
             LedgerError: the file exists, is locked, or cannot be written.
@@ -126,6 +131,7 @@ class Ledger:
             raise LedgerDamaged("there is a heads file already: a ledger was here before")
         day = trade_day(now_ms, utc_offset_ms) if first_open_day is None else first_open_day
         arguments = {"site": keys.site, "currency": currency, "first_open_day": day, "generation": 1}
+        arguments |= {"rules": RULES, "unproven_limit_cents": unproven_limit_cents}
         lock = WriterLock(paths.lock)
         anchor = Anchor(files, paths.heads, keys.signer)
         try:
@@ -187,9 +193,11 @@ class Ledger:
     def _load(self) -> None:
         """Where the file stands."""
         execute = self.connection.execute
-        meta = execute("SELECT site, generation, currency, first_open_day FROM meta").fetchone()
+        meta = execute(
+            "SELECT site, generation, currency, first_open_day, rules, unproven_limit_cents FROM meta"
+        ).fetchone()
         if meta is not None:
-            self.site, self.generation, self.currency, self.first_open_day = meta
+            self.site, self.generation, self.currency, self.first_open_day, self.rules, self.unproven_limit_cents = meta
         last = execute("SELECT position, chain FROM batches ORDER BY position DESC LIMIT 1").fetchone()
         self.position, self._chain = last if last is not None else (0, CHAIN_START)
         last = execute("SELECT operation, hash FROM operations ORDER BY operation DESC LIMIT 1").fetchone()
@@ -248,6 +256,8 @@ class Ledger:
             currency=self.currency,
             first_open_day=self.first_open_day,
             utc_offset_ms=self.utc_offset_ms,
+            rules=self.rules,
+            unproven_limit_cents=self.unproven_limit_cents,
         )
         outcome = poster.post(batch.rows)
         chain = chain_hash(self._chain, name, result_digest(bytes(outcome.results)))
@@ -322,7 +332,7 @@ class Ledger:
         day = max(trade_day(now_ms, self.utc_offset_ms), self.first_open_day)
         work = Work(
             self.connection, self.books, self.keys, operation, self.position, self.generation, now_ms, operator,
-            self.currency, self.first_open_day, self.utc_offset_ms, day,
+            self.currency, self.first_open_day, self.utc_offset_ms, day, self.rules, self.unproven_limit_cents,
             is_replay=not self._keeps_evidence,
         )  # fmt: skip
         text = heads.canonical(dict(arguments)).decode()

@@ -4,6 +4,8 @@
     confirm   {"subject": "suspense", "item": 17, "outcome": "spent"}       by somebody else
     withdraw  {"subject": "suspense", "item": 17}
 
+`subject` is suspense, quarantine or load (then `item` is the order, and it was `executed` or `not executed`).
+
 Only `confirm` moves money, by new entries. Each is an operation of its own, so the log holds both persons.
 """
 
@@ -13,26 +15,28 @@ import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ledger_sync.ledger.accounts import MERCHANT_BASE
+from ledger_sync.ledger import orders
 from ledger_sync.ledger.cards import number_of
 from ledger_sync.ledger.checks import QUARANTINED, REASONS, Flaw, check_record
 from ledger_sync.ledger.decisions import (
-    NOT_SPENT,
+    EXECUTED,
+    LOAD,
     OUTCOMES,
     QUARANTINE,
     RETRY,
     SPENT,
     SUSPENSE,
     DecisionState,
+    effect_of,
     in_force,
     move,
-    suspense_account,
 )
 from ledger_sync.ledger.errors import VerbRefused
+from ledger_sync.ledger.flows import book
 from ledger_sync.ledger.judge import Judge, Record
 from ledger_sync.ledger.look_ups import LookUps
 from ledger_sync.ledger.quarantine import Place, release_quarantined
-from protocol.codes import PostingResult
+from protocol.codes import PostingResult, RecordType
 from protocol.records import seal_of
 from protocol.trade_time import booking_day, trade_day
 
@@ -47,18 +51,22 @@ NOBODY: Final = "unknown"
 _SETTLED: Final[Mapping[str, str]] = {
     SUSPENSE: "SELECT resolved_position FROM suspense WHERE posting = ?",
     QUARANTINE: "SELECT resolved_position FROM quarantine WHERE item = ?",
+    LOAD: "SELECT nullif(state, 'in_flight') FROM load_orders WHERE load_order = ?",
 }
 _PROOF_OF_SUSPENSE: Final = """
 SELECT 1 FROM suspense s WHERE s.posting = ?1 AND (
-    EXISTS (SELECT 1 FROM postings p WHERE (p.terminal, p.epoch, p.sequence, p.card, p.type)
-            = (s.terminal, s.epoch, s.sequence, s.card, 1) AND p.result IN (0, 1, 2, 3, 4, 5))
+    EXISTS (SELECT 1 FROM postings p WHERE (p.terminal, p.epoch, p.sequence, p.card)
+            = (s.terminal, s.epoch, s.sequence, s.card) AND p.posting <> s.posting
+            AND p.type IN (1, 3, 4, 32, 33, 34) AND p.result IN (0, 1, 2, 3, 4, 5, 10, 12, 13, 14))
     OR EXISTS (SELECT 1 FROM completions c WHERE (c.terminal, c.epoch, c.sequence, c.card)
                = (s.terminal, s.epoch, s.sequence, s.card) AND c.outcome <> 'nothing new')
     OR EXISTS (SELECT 1 FROM suspense o JOIN decisions d ON d.subject = 'suspense' AND d.item = o.posting
                WHERE d.state = 'confirmed' AND d.outcome = 'spent' AND o.posting <> s.posting
                AND (o.terminal, o.epoch, o.sequence, o.card) = (s.terminal, s.epoch, s.sequence, s.card)))
 """
-"""Whether a debit of that identity and card is booked already: by proof, or by another decision (R20)."""
+"""Whether a debit (or what a doubt attempted) of that identity and card is booked already: by proof, or by another
+decision (R20)."""
+_IS_LOAD_DOUBT: Final = "SELECT 1 FROM suspense WHERE posting = ? AND kind = 'doubt' AND type = ?"
 
 
 def propose(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +102,11 @@ def confirm(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"subject": subject, "item": item, "outcome": outcome, "state": "confirmed"}
     if subject == SUSPENSE:
         told["amount_cents"] = _book(work, item, outcome)
+    elif subject == LOAD:
+        order = orders.by_number(work.books, item)
+        assert order is not None  # it was open a moment ago
+        orders.end_by_hand(work.books, order, is_executed=outcome == EXECUTED, booking_day=work.day)
+        told["amount_cents"] = order.amount_cents
     elif outcome == RETRY:
         told["result"] = _retry(work, item)
     return told | {"proposed_by": proposed_by, "confirmed_by": work.operator}
@@ -132,11 +145,13 @@ def _must_be_open(work: Work, subject: str, item: int, outcome: str) -> None:
     row = work.connection.execute(_SETTLED[subject], (item,)).fetchone()
     if row is None:
         raise VerbRefused(f"no {subject} item {item}")
-    if row[0] is not None:
-        raise VerbRefused(f"{subject} item {item} has been settled by its record or proof")
     found = in_force(work.books, subject, item)
     if found is not None and found[2] == DecisionState.CONFIRMED:
         raise VerbRefused(f"{subject} item {item} was decided already: {found[1]}")
+    if row[0] is not None:
+        raise VerbRefused(f"{subject} item {item} has been settled by its record or proof")
+    if outcome == SPENT and work.connection.execute(_IS_LOAD_DOUBT, (item, int(RecordType.LOAD))).fetchone():
+        raise VerbRefused(f"{subject} item {item} is the doubt of a load: decide its order (`loads resolve`)")
     if outcome == SPENT and work.connection.execute(_PROOF_OF_SUSPENSE, (item,)).fetchone() is not None:
         raise VerbRefused(f"{subject} item {item}: a debit of its identity and card is booked already")
     if outcome == RETRY:
@@ -172,17 +187,13 @@ def _name(operator: str) -> str:
 
 
 def _book(work: Work, item: int, outcome: str) -> int:
-    """Suspense → merchant or back to the card's mirror; cents moved."""
-    kind, number, cents, merchant = work.connection.execute(
-        "SELECT kind, card, amount_cents, merchant FROM suspense WHERE posting = ?", (item,)
+    """Suspense → where a proof would have taken it, or back to the card's mirror; cents of the item."""
+    kind, number, cents, merchant, type_ = work.connection.execute(
+        "SELECT kind, card, amount_cents, merchant, type FROM suspense WHERE posting = ?", (item,)
     ).fetchone()  # type: ignore[misc]
-    work.books.credit(suspense_account(kind), -cents, work.day)
-    if outcome == NOT_SPENT:
-        card = work.books.card(number)
-        assert card is not None  # a mirror was debited when the item was set aside
-        work.books.debit_mirror(card, -cents, work.day, None)
-    else:
-        work.books.credit(MERCHANT_BASE + merchant, cents, work.day)
+    card = work.books.card(number)
+    assert card is not None  # it was met when the item was set aside
+    book(work.books, effect_of(kind, type_, outcome, cents, merchant), card, work.day, None)
     return int(cents)
 
 
@@ -197,7 +208,14 @@ def _retryable(work: Work, item: int) -> None:
 
 
 def _retry(work: Work, item: int) -> int:
-    """Judge the kept bytes again, by what is known now; they keep their place in the evidence."""
+    found = judge_again(work, item)
+    if isinstance(found, Flaw):
+        raise VerbRefused(f"quarantine item {item}: {found.reason}")
+    return int(found)
+
+
+def judge_again(work: Work, item: int) -> PostingResult | Flaw:
+    """Judge the kept bytes by what is known now; they keep their place in the evidence. A Flaw: nothing was booked."""
     terminal, epoch, sequence, trade_ms, raw, *place = work.connection.execute(
         "SELECT terminal, epoch, sequence, trade_ms, raw, position, row_id, record_index FROM quarantine"
         " WHERE item = ?",
@@ -205,18 +223,23 @@ def _retry(work: Work, item: int) -> int:
     ).fetchone()  # type: ignore[misc]
     state = work.books.terminals.get((terminal, epoch))
     if state is None:
-        raise VerbRefused(f"quarantine item {item}: {REASONS[PostingResult.QUARANTINED_UNKNOWN_TERMINAL]}")
-    checked = check_record(raw, state, sequence, work.keys, work.currency)
+        result = PostingResult.QUARANTINED_UNKNOWN_TERMINAL
+        return Flaw(result, REASONS[result])
+    checked = check_record(raw, state, sequence, work.keys, work.currency, rules=work.rules)
     if isinstance(checked, Flaw):
-        raise VerbRefused(f"quarantine item {item}: {checked.reason}")
+        return checked
     look_ups = LookUps(work.books)
     look_ups.prefetch(state, sequence, sequence)
     day = trade_day(trade_ms, work.utc_offset_ms)
     booked_on = booking_day(day, work.first_open_day, work.day)
     record = Record(state, checked.head, seal_of(raw), Place(*place), trade_ms, day, booked_on)
-    result = Judge(work.books, look_ups, work.keys, now_ms=work.now_ms).judge(record, checked.body)
+    judge = Judge(
+        work.books, look_ups, work.keys, now_ms=work.now_ms, rules=work.rules,
+        unproven_limit_cents=work.unproven_limit_cents,
+    )  # fmt: skip
+    result = judge.judge(record, checked.body)
     if result in QUARANTINED:
-        raise VerbRefused(f"quarantine item {item}: {REASONS[result]}")
+        return Flaw(result, REASONS[result])
     state.highest = max(state.highest, sequence)
     release_quarantined(work.books, state, sequence, raw, work.position)
-    return int(result)
+    return result

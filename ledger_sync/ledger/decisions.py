@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from ledger_sync.ledger.accounts import MERCHANT_BASE, SUSPENSE_GREY, SUSPENSE_UNPROVEN
+from ledger_sync.ledger.accounts import SUSPENSE_GREY, SUSPENSE_UNPROVEN
 from ledger_sync.ledger.books import Books
 from ledger_sync.ledger.errors import LedgerDamaged
+from ledger_sync.ledger.flows import Effect, effect, take_back
 
 
 class DecisionState(StrEnum):
@@ -39,7 +40,14 @@ RETRY: Final = "retry"
 REJECT: Final = "reject"
 SUSPENSE: Final = "suspense"
 QUARANTINE: Final = "quarantine"
-OUTCOMES: Final[Mapping[str, tuple[str, ...]]] = {SUSPENSE: (SPENT, NOT_SPENT), QUARANTINE: (RETRY, REJECT)}
+EXECUTED: Final = "executed"
+NOT_EXECUTED: Final = "not executed"
+LOAD: Final = "load"
+OUTCOMES: Final[Mapping[str, tuple[str, ...]]] = {
+    SUSPENSE: (SPENT, NOT_SPENT),
+    QUARANTINE: (RETRY, REJECT),
+    LOAD: (EXECUTED, NOT_EXECUTED),
+}
 """What may be decided of which kind of item."""
 
 _OTHERS_SPENT: Final = """
@@ -89,16 +97,12 @@ def _end_by_proof(books: Books, item: int, posting: int, booking_day: int) -> No
     if state == DecisionState.PROPOSED:
         move(books, decision, state, DecisionState.LAPSED, posting)
         return
-    kind, number, cents, merchant = books.connection.execute(
-        "SELECT kind, card, amount_cents, merchant FROM suspense WHERE posting = ?", (item,)
+    kind, number, cents, merchant, type_ = books.connection.execute(
+        "SELECT kind, card, amount_cents, merchant, type FROM suspense WHERE posting = ?", (item,)
     ).fetchone()  # type: ignore[misc]
-    if outcome == SPENT:
-        books.reverse(MERCHANT_BASE + merchant, -cents, booking_day)
-    else:
-        card = books.card(number)
-        assert card is not None  # a mirror was debited when the item was set aside
-        books.debit_mirror(card, cents, booking_day, None)
-    books.reverse(suspense_account(kind), cents, booking_day)
+    card = books.card(number)
+    assert card is not None  # it was met when the item was set aside
+    take_back(books, effect_of(kind, type_, outcome, cents, merchant), card, booking_day)
     move(books, decision, state, DecisionState.REVERSED, posting)
 
 
@@ -114,5 +118,11 @@ def end_by_posting(books: Books, item: int) -> None:
         move(books, decision, state, DecisionState.REVERSED)
 
 
-def suspense_account(kind: str) -> int:
-    return SUSPENSE_GREY if kind == "grey" else SUSPENSE_UNPROVEN
+def effect_of(kind: str, type_: int, outcome: str, cents: int, merchant: int) -> Effect:
+    """What a decision on a suspense item moves; a doubt has nothing set aside, so "not spent" moves nothing (R20)."""
+    if kind == "doubt":
+        return effect(type_, cents, merchant) if outcome == SPENT else Effect(0, ())
+    aside = (SUSPENSE_GREY if kind == "grey" else SUSPENSE_UNPROVEN, -cents)
+    if outcome == NOT_SPENT:
+        return Effect(cents, (aside,))
+    return Effect(0, (aside, *effect(type_, cents, merchant).others))

@@ -6,6 +6,8 @@
     quarantine       a record whose proof, format, type or terminal does not hold
     epoch_tail       a closed epoch: what came after its last record is not known (R11)
     grey             a debit set aside until its card proves it (灰记录)
+    doubt            a refund, load, cancellation or collection of which nobody knows whether it happened; moves nothing
+    over_limit       a purchase by a card that makes no proof, above its terminal's limit of the day, set aside (R4)
     suspect          a record that forks and that nothing proves, set aside
     load_in_flight   a load order not yet executed
     completion       a proof booked for an identity whose own record has not come
@@ -24,32 +26,37 @@ from typing import Any, Final
 import apsw
 
 KINDS: Final = (
-    "gap", "tombstone", "quarantine", "epoch_tail", "grey", "suspect", "load_in_flight", "completion", "sums_differ",
+    "gap", "tombstone", "quarantine", "epoch_tail", "grey", "doubt", "over_limit", "suspect", "load_in_flight",
+    "completion", "sums_differ",
 )  # fmt: skip
+END_OF_EPOCH: Final = 0x65
+"""Record type: the terminal's sealed word that no record of its epoch follows (R11)."""
 REJECTED: Final = "rejected"
 """Kind of what two persons have rejected: it takes part in the amounts of holes, and is no open item."""
 ITEMS_LISTED_MAX: Final = 1_000  # of each kind in a report; counts and sums are of all
+COUNTED_CENTS: Final = "amount_cents * ((type IN (1, 7, 32)) - (type IN (3, 4, 33)))"
+"""What a record adds to its terminal's running sum (docs/protocol.md §7.1); 0: it does not count either."""
 
-_NEIGHBOURS: Final = """
+_NEIGHBOURS: Final = f"""
 WITH firsts AS (
-    SELECT terminal, epoch, sequence, min(posting), type, amount_cents, running_count, running_sum_cents, trade_ms,
-           merchant
+    SELECT terminal, epoch, sequence, min(posting), {COUNTED_CENTS} AS cents, running_count, running_sum_cents,
+           trade_ms, merchant
     FROM postings GROUP BY terminal, epoch, sequence
 ), neighbours AS (
     SELECT terminal, epoch, sequence, trade_ms, merchant,
            coalesce(lag(sequence) OVER w, 0) AS before,
-           running_count - (type IN (1, 7)) - coalesce(lag(running_count) OVER w, 0) AS missing_count,
-           running_sum_cents - iif(type IN (1, 7), amount_cents, 0) - coalesce(lag(running_sum_cents) OVER w, 0)
-               AS missing_cents
+           running_count - (cents <> 0) - coalesce(lag(running_count) OVER w, 0) AS missing_count,
+           running_sum_cents - cents - coalesce(lag(running_sum_cents) OVER w, 0) AS missing_cents
     FROM firsts WINDOW w AS (PARTITION BY terminal, epoch ORDER BY sequence)
 )
-"""
+"""  # noqa: S608 - both parts are constants
 _HOLES: Final = (
     _NEIGHBOURS  # noqa: S608 - both parts are constants
     + """
 SELECT n.terminal, n.epoch, n.before + 1, n.sequence - 1,
        iif(typeof(n.missing_cents) = 'integer' AND n.missing_count BETWEEN 0 AND n.sequence - n.before - 1
-           AND n.missing_cents BETWEEN n.missing_count AND n.missing_count * 4294967295, n.missing_cents, NULL),
+           AND n.missing_cents BETWEEN n.missing_count * -4294967295 AND n.missing_count * 4294967295
+           AND (n.missing_count <> 1 OR n.missing_cents <> 0), n.missing_cents, NULL),
        n.trade_ms, t.merchant, 0
 FROM neighbours n JOIN terminals t ON t.terminal = n.terminal AND t.epoch = n.epoch
 WHERE n.sequence > n.before + 1
@@ -126,7 +133,7 @@ def _all_items(connection: apsw.Connection) -> Iterator[OpenItem]:
     yield from quarantined
     yield from _tails(connection)
     for kind, terminal, epoch, sequence, cents, merchant, since, card, is_used in connection.execute(_SUSPENSE):
-        name = "grey" if kind == "grey" else "suspect"
+        name = "suspect" if kind == "unproven" else kind
         hint = "another identity has the counter that this debit would have had: probably not spent" if is_used else ""
         detail = f"card {masked(card)}{'; ' * is_used}{hint}"
         yield OpenItem(name, terminal, epoch, sequence, sequence, cents, merchant, since, detail)
@@ -260,8 +267,10 @@ def _share(cents: int | None, inside: list[OpenItem], parts: list[OpenItem]) -> 
 
 def _tails(connection: apsw.Connection) -> Iterator[OpenItem]:
     for terminal, epoch, next_known, highest, closed_ms, merchant in connection.execute(
-        "SELECT terminal, epoch, next_known, highest, closed_ms, merchant FROM terminals WHERE closed_ms IS NOT NULL"
-        " ORDER BY terminal, epoch"
+        "SELECT terminal, epoch, next_known, highest, closed_ms, merchant FROM terminals t WHERE closed_ms IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM postings p WHERE p.terminal = t.terminal AND p.epoch = t.epoch AND p.type = ?)"
+        " ORDER BY terminal, epoch",
+        (END_OF_EPOCH,),
     ):
         after = max(next_known - 1, highest)
         detail = f"tail unknown after {after}"
@@ -276,11 +285,12 @@ def _rest(connection: apsw.Connection) -> Iterator[OpenItem]:
     for row in connection.execute(
         "SELECT p.terminal, p.epoch, p.sequence, p.amount_cents, NULL, p.trade_ms FROM postings p JOIN forks f"
         " ON (f.terminal, f.epoch, f.sequence, f.seal) = (p.terminal, p.epoch, p.sequence, p.seal)"
-        " WHERE p.result = 7 AND p.type NOT IN (1, 7) ORDER BY p.posting"
+        " WHERE p.result = 7 AND p.posting NOT IN (SELECT posting FROM suspense) ORDER BY p.posting"
     ):
         yield OpenItem("suspect", row[0], row[1], row[2], row[2], row[3], row[4], row[5], "moves no money")
     for row in connection.execute(
-        "SELECT c.terminal, c.epoch, c.sequence, c.amount_cents, c.merchant, p.trade_ms,"
+        "SELECT c.terminal, c.epoch, c.sequence, c.amount_cents * ((c.type IN (1, 32)) - (c.type IN (3, 4, 33))),"
+        " c.merchant, p.trade_ms,"
         " EXISTS (SELECT 1 FROM postings o WHERE o.terminal = c.terminal AND o.epoch = c.epoch"
         " AND o.sequence = c.sequence) FROM completions c"
         " JOIN postings p ON p.posting = c.posting WHERE c.outcome = 'posted' AND c.record IS NULL"

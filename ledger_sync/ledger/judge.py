@@ -1,333 +1,342 @@
-"""What the ledger does with one sealed record that needs a second look (R10, R18–R20; docs/ledger.md, "Decisions").
+"""What the ledger does with one sealed record that needs a second look (R10, R18–R23; docs/money.md).
 
 One card proof (identity, card, counter) moves money once, whoever brings it: the record itself, a record that forks
 from it, or completions. A grey is money set aside until a proof of its own identity and card arrives. So the books do
 not depend on the order of arrival; only which of two carriers is called the duplicate does.
 
-    record       meets                                        result                         money
-    purchase     nothing                                      00, or 02 03 04                mirror → merchant
-                 its proof, brought by a completion           01, linked                     –
-                 its proof under another seal                 01, fork reported              –
-                 an open grey of its identity and card        05                             suspense → merchant
-                 any other record or proof of its identity    05                             mirror → merchant
-    grey         nothing                                      06                             mirror → suspense:grey
-                 a proof of its identity and card             01, linked or fork reported    –
-                 any other record of its identity             07                             mirror → suspense:unproven
-    aborted      nothing / another record                     20 / 07                        –
-    completion   nothing                                      08                             mirror → merchant
-                 an open grey of that identity and card       08                             suspense → merchant
-                 its proof                                    09                             –
-                 another proof of that identity               05                             mirror → merchant
+    record        meets                                        result                         money
+    proved        nothing                                      00, or 02 03 04, 0C 0D 0E      as `flows` says
+                  its proof, brought by a completion           01, linked                     – (a wrong merchant)
+                  its proof under another seal                 01, fork reported              –
+                  what its attempt set aside                   05                             suspense → as `flows` says
+                  any other record or proof of its identity    05                             as `flows` says
+    grey          nothing                                      06                             mirror → suspense:grey
+                  a debit's proof of its identity and card     01, linked or fork reported    –
+                  any other record of its identity             07                             mirror → suspense:unproven
+    doubt         nothing                                      0F                             –
+                  another proof of its identity and card       01, linked or fork reported    –
+                  any other record of its identity             07                             –
+    completion    nothing                                      08                             as its original
+                  what was set aside for its original          08                             suspense → as its original
+                  its proof                                    09                             –
+                  another proof of that identity               05                             as its original
+    not executed  nothing / another record                     00, 0D / 07                    in flight → paid out / –
+    event         nothing / another record                     20 / 07                        –
+
+Cards that make no proof are judged in `unproven`; what a refund, load, cancellation or collection refers
+to in `claims`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Final
 
-from ledger_sync.ledger.accounts import MERCHANT_BASE, SUSPENSE_GREY, SUSPENSE_UNPROVEN
-from ledger_sync.ledger.books import UNKNOWN, Booked, Books, CardState, Held, Standing, TerminalState
-from ledger_sync.ledger.decisions import end_by_proof
+from ledger_sync.ledger import orders
+from ledger_sync.ledger.accounts import MERCHANT_BASE
+from ledger_sync.ledger.books import Booked, Books, CardState, Held, Standing
+from ledger_sync.ledger.claims import Claim, Claims
+from ledger_sync.ledger.flows import CLAIMING, DEBITS, book, effect, signed
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps, Proof
-from ledger_sync.ledger.quarantine import Place
+from ledger_sync.ledger.proving import is_proved, owes_no_proof, proof_number
+from ledger_sync.ledger.rules import RULES_1
+from ledger_sync.ledger.scribe import DOUBT, GREY, UNPROVEN, Record, Scribe
+from ledger_sync.ledger.unproven import UnprovenCards
 from protocol.codes import CardKind, PostingResult, RecordType
-from protocol.proofs import verify_card_proof
-from protocol.records import Aborted, Completion, Grey, Purchase, RecordHead
+from protocol.record_bodies import PROVED_TYPES, Body, Completion, Doubt, EventsLost, Grey, LoadNotExecuted, Transaction
+
+__all__ = ["Judge", "Record"]
 
 R = PostingResult
-
-
-@dataclass(slots=True, repr=False)
-class Record:
-    """One record whose seal holds, with its place and days."""
-
-    state: TerminalState
-    head: RecordHead
-    seal: bytes
-    place: Place
-    trade_ms: int
-    trade_day: int
-    booking_day: int
-
-    @property
-    def identity(self) -> tuple[int, int, int]:
-        return self.head.terminal, self.head.epoch, self.head.sequence
+SUMMED: Final = frozenset(
+    {R.POSTED, R.POSTED_CARD_STATE, R.POSTED_BALANCE, R.POSTED_COUNTER_REUSED, R.POSTED_FORK, R.COMPLETED,
+     R.POSTED_UNPROVEN, R.POSTED_REFUND_EXCEPTION, R.POSTED_LOAD_WITHOUT_ORDER, R.POSTED_MEAL_TWICE}
+)  # fmt: skip
+"""Results whose amounts a receipt sums (docs/protocol.md §11.4)."""
 
 
 class Judge:
     """Of one transaction; books what it decides."""
 
-    def __init__(self, books: Books, look_ups: LookUps, keys: LedgerKeys, *, now_ms: int) -> None:
+    def __init__(
+        self, books: Books, look_ups: LookUps, keys: LedgerKeys, *, now_ms: int, rules: int, unproven_limit_cents: int
+    ) -> None:
         self._books = books
         self._look_ups = look_ups
         self._keys = keys
         self._now_ms = now_ms
+        self._rules = rules
+        self._scribe = Scribe(books)
+        self._claims = Claims(books, look_ups)
+        self._unproven = UnprovenCards(books, self._scribe, self._claims, rules=rules, limit_cents=unproven_limit_cents)
         self.sum_cents = 0
 
-    def judge(self, record: Record, body: Purchase | Grey | Completion | Aborted) -> PostingResult:
+    def judge(self, record: Record, body: Body) -> PostingResult:
         """Decide and book. QUARANTINED_* results are for the caller to carry out; nothing was booked then."""
         standing = self._look_ups.standing(record.state, record.head.sequence)
         if any(held.seal == record.seal for held in standing.records):
             return R.DUPLICATE
-        if isinstance(body, Purchase):
-            return self._purchase(record, body, standing)
-        if isinstance(body, Grey):
-            return self._grey(record, body, standing)
+        result = self._judge(record, body, standing)
+        if result in SUMMED:
+            type_ = body.original_type if isinstance(body, Completion) else record.head.type
+            self.sum_cents += signed(type_, getattr(body, "amount_cents", 0))
+        return result
+
+    def _judge(self, record: Record, body: Body, standing: Standing) -> PostingResult:
+        if isinstance(body, Transaction):
+            return self._transaction(record, body, standing)
         if isinstance(body, Completion):
             return self._completion(record, body, standing)
-        return self._aborted(record, body, standing)
+        if isinstance(body, Grey | Doubt):
+            return self._attempt(record, body, standing)
+        if isinstance(body, LoadNotExecuted):
+            return self._not_executed(record, body, standing)
+        return self._event(record, body, standing)
 
     # -- by type
 
-    def _purchase(self, record: Record, body: Purchase, standing: Standing) -> PostingResult:
-        card = self._books.card(body.card)
-        if card is not None and card.kind == CardKind.MEMORY and card.status != UNKNOWN:
-            return self._unproven_purchase(record, body, standing, card)
-        if not self._is_proved(record, body, card):
+    def _transaction(self, record: Record, body: Transaction, standing: Standing) -> PostingResult:
+        """A record that should bear its card's proof."""
+        known = self._books.card(body.card)
+        if known is not None and owes_no_proof(known):
+            return self._unproven.judge(record, body, standing, known)
+        if not is_proved(self._keys, self._rules, known, record.head, body):
             return R.QUARANTINED_CARD_PROOF
-        for held in standing.records:
-            if held.type == RecordType.PURCHASE and (held.card, held.counter) == (body.card, body.counter):
-                return self._report_fork(record, R.DUPLICATE, body.amount_cents)
-        for booked in standing.completions:
-            if (booked.card, booked.counter) == (body.card, body.counter):
-                if standing.records:
-                    return self._report_fork(record, R.DUPLICATE, body.amount_cents)
-                return self._link(record, body, standing, booked)
         card = self._books.card_or_unknown(body.card, self._now_ms)
-        grey = _open_grey_of(standing, body.card)
-        exception = self._exception(record.identity, body, card, record.trade_ms)
-        result = R.POSTED_FORK if standing.records or standing.completions else exception or R.POSTED
-        posting = self._post(record, standing, result, body)
-        if grey is not None:
-            self._resolve(grey, posting, body.amount_cents, body.merchant, card, record)
+        proof = proof_number(card, body)
+        if (body.card, proof) in _proofs_of(standing):
+            return self._report_fork(record, R.DUPLICATE, body)
+        for booked in standing.completions:
+            if (booked.card, booked.counter) == (body.card, proof):
+                if standing.records:
+                    return self._report_fork(record, R.DUPLICATE, body)
+                return self._link(record, body, standing, booked, proof)
+        is_fork = bool(standing.records or standing.completions)
+        result = self._book(record, body, standing, card, proof, is_fork=is_fork)
+        return self._report_fork(record, result, body) if result is R.POSTED_FORK else result
+
+    def _book(
+        self, record: Record, body: Transaction, standing: Standing, card: CardState, proof: int, *, is_fork: bool
+    ) -> PostingResult:
+        """A proof that moves money by its own record."""
+        type_ = record.head.type
+        waiting = _waiting(standing, body.card, type_)
+        exception = self._exception(record.identity, type_, body, card, record.trade_ms)
+        posting = self._scribe.next_posting()
+        claimed: PostingResult | None = None
+        merchant: int = getattr(body, "merchant", 0)
+        if type_ in CLAIMING:
+            if waiting is not None:
+                self._scribe.resolve(waiting, posting, None, card, record)
+            claim = Claim(
+                posting, type_, *record.identity, body.card, proof, getattr(body, "reference", 0),
+                getattr(body, "order", 0), body.amount_cents, merchant, record.trade_ms,
+            )  # fmt: skip
+            claimed = self._claims.add(claim, record.booking_day)
+        elif waiting is not None:
+            self._scribe.resolve(waiting, posting, effect(type_, body.amount_cents, merchant), card, record)
         else:
-            self._debit(card, body.amount_cents, MERCHANT_BASE + body.merchant, record.booking_day, posting)
-        self._see_proof(card, record.identity, body)
-        if result is R.POSTED_FORK:
-            self._report_fork(record, result, body.amount_cents)
-        self.sum_cents += body.amount_cents
+            book(self._books, effect(type_, body.amount_cents, merchant), card, record.booking_day, posting)
+        result = _gravest(R.POSTED_FORK if is_fork else None, exception, claimed) or R.POSTED
+        self._scribe.post(record, standing, result, body, proof=proof, posting=posting)
+        if type_ == RecordType.PURCHASE:
+            self._claims.purchase_came(record.identity, body.card, record.booking_day)
+        self._see_proof(card, record.identity, type_, body)
         return result
 
-    def _unproven_purchase(self, record: Record, body: Purchase, standing: Standing, card: CardState) -> PostingResult:
-        """A memory card proves nothing: the seal alone books, and where the identity forks it does not (R4, R10)."""
-        if standing.records or standing.completions:
-            return self._set_aside(record, body, standing, card, R.SUSPENSE_UNPROVEN_FORK)
-        result = R.POSTED
-        if card.is_exception_at(record.trade_ms):
-            result = R.POSTED_CARD_STATE
-        elif card.mirror_cents < body.amount_cents:
-            result = R.POSTED_BALANCE
-        posting = self._post(record, standing, result, body, counter=None)
-        self._debit(card, body.amount_cents, MERCHANT_BASE + body.merchant, record.booking_day, posting)
-        self.sum_cents += body.amount_cents
-        return result
-
-    def _grey(self, record: Record, body: Grey, standing: Standing) -> PostingResult:
+    def _attempt(self, record: Record, body: Grey | Doubt, standing: Standing) -> PostingResult:
+        """A grey sets its debit aside, a doubt names a credit or collection; either waits for the card's proof."""
+        is_grey = isinstance(body, Grey)
+        answering = DEBITS if is_grey else CLAIMING
         for booked in standing.completions:
-            if booked.card == body.card:
+            if booked.card == body.card and booked.type in answering:
                 if standing.records:
-                    return self._report_fork(record, R.DUPLICATE, body.amount_cents)
-                return self._link(record, body, standing, booked)
-        purchases = [held for held in standing.records if held.type == RecordType.PURCHASE]
-        if any(held.card == body.card for held in purchases):
-            return self._report_fork(record, R.DUPLICATE, body.amount_cents)
-        result = R.SUSPENSE_UNPROVEN_FORK if standing.records else R.SUSPENSE_GREY
+                    return self._report_fork(record, R.DUPLICATE, body)
+                return self._link(record, body, standing, booked, None)
+        if any(held.card == body.card and held.type in answering for held in standing.records):
+            return self._report_fork(record, R.DUPLICATE, body)
         card = self._books.card_or_unknown(body.card, self._now_ms)
-        return self._set_aside(record, body, standing, card, result)
-
-    def _aborted(self, record: Record, body: Aborted, standing: Standing) -> PostingResult:
-        result = R.SUSPENSE_UNPROVEN_FORK if standing.records else R.NOTED
-        self._post(record, standing, result, body)
-        return self._report_fork(record, result, 0) if result is not R.NOTED else result
+        if not standing.records:
+            result = R.SUSPENSE_GREY if is_grey else R.DOUBTFUL
+            posting = self._scribe.post(record, standing, result, body)
+            self._scribe.set_aside(record, posting, GREY if is_grey else DOUBT, body, card)
+            return result
+        posting = self._scribe.post(record, standing, R.SUSPENSE_UNPROVEN_FORK, body)
+        if is_grey:
+            self._scribe.set_aside(record, posting, UNPROVEN, body, card)
+        return self._report_fork(record, R.SUSPENSE_UNPROVEN_FORK, body)
 
     def _completion(self, record: Record, body: Completion, own: Standing) -> PostingResult:
         """The money is that of the original identity; this record's own identity only carries it."""
         origin = self._books.terminals.get((body.original_terminal, body.original_epoch))
         if origin is None or not origin.takes_money:
             return R.QUARANTINED_UNKNOWN_TERMINAL
-        if not self._is_proved(record, body, self._books.card(body.card)):
+        if not is_proved(self._keys, self._rules, self._books.card(body.card), record.head, body):
             return R.QUARANTINED_CARD_PROOF
+        type_ = body.original_type
+        if self._rules == RULES_1 and type_ != RecordType.PURCHASE:
+            return R.QUARANTINED_CARD_PROOF
+        if type_ in CLAIMING and not body.reference:
+            return R.QUARANTINED_FORMAT
         self._look_ups.prefetch(origin, body.original_sequence, body.original_sequence)
         standing = self._look_ups.standing(origin, body.original_sequence)
-        is_fork = bool(own.records)
-        proof = (body.card, body.counter)
-        same = [held for held in standing.records if held.type == RecordType.PURCHASE]
-        if proof in [(held.card, held.counter) for held in same] or proof in [
-            (booked.card, booked.counter) for booked in standing.completions
-        ]:
-            result = R.DUPLICATE if is_fork else R.COMPLETION_NOTHING_NEW
-            if is_fork:
-                return self._report_fork(record, result, 0)
-            posting = self._post(record, own, result, body)
-            self._note_completion(posting, body, origin.merchant, "nothing new", None)
-            return result
         card = self._books.card_or_unknown(body.card, self._now_ms)
+        proof = proof_number(card, body)
+        proofs = _proofs_of(standing)
+        brought = [(booked.card, booked.counter) for booked in standing.completions]
+        is_fork = bool(own.records)
+        if (body.card, proof) in (*proofs, *brought):
+            if is_fork:
+                return self._report_fork(record, R.DUPLICATE, None)
+            posting = self._scribe.post(record, own, R.COMPLETION_NOTHING_NEW, body, proof=proof)
+            self._scribe.note_completion(posting, body, proof, origin.merchant, "nothing new", None)
+            return R.COMPLETION_NOTHING_NEW
         identity = (body.original_terminal, body.original_epoch, body.original_sequence)
-        grey = _open_grey_of(standing, body.card)
-        has_other_proof = bool(standing.completions or same)
-        exception = self._exception(identity, body, card, record.trade_ms)
-        result = R.COMPLETED if exception is not R.POSTED_COUNTER_REUSED else R.POSTED_COUNTER_REUSED
-        if is_fork or has_other_proof:
-            result = R.POSTED_FORK
-        posting = self._post(record, own, result, body)
-        merchant = origin.merchant if grey is None or grey.merchant is None else grey.merchant
-        if grey is not None:
-            self._resolve(grey, posting, body.amount_cents, merchant, card, record)
+        waiting = _waiting(standing, body.card, type_)
+        merchant = origin.merchant if waiting is None or waiting.merchant is None else waiting.merchant
+        exception = self._exception(identity, type_, body, card, record.trade_ms)
+        posting = self._scribe.next_posting()
+        claimed: PostingResult | None = None
+        if type_ in CLAIMING:
+            if waiting is not None:
+                self._scribe.resolve(waiting, posting, None, card, record)
+            claim = Claim(
+                posting, type_, *identity, body.card, proof, body.reference, 0, body.amount_cents, merchant,
+                record.trade_ms,
+            )  # fmt: skip
+            claimed = self._claims.add(claim, record.booking_day)
+        elif waiting is not None:
+            self._scribe.resolve(waiting, posting, effect(type_, body.amount_cents, merchant), card, record)
         else:
-            self._debit(card, body.amount_cents, MERCHANT_BASE + merchant, record.booking_day, posting)
-        linked = None if grey is None else grey.posting
-        self._note_completion(posting, body, merchant, "posted" if grey is None else "resolved", linked)
-        standing.completions.append(Booked(posting, body.card, body.counter, body.amount_cents, merchant, linked))
+            book(self._books, effect(type_, body.amount_cents, merchant), card, record.booking_day, posting)
+        reused = exception if exception is R.POSTED_COUNTER_REUSED else None
+        result = _gravest(R.POSTED_FORK if is_fork or proofs or brought else None, reused, claimed) or R.COMPLETED
+        self._scribe.post(record, own, result, body, proof=proof, posting=posting)
+        linked = None if waiting is None else waiting.posting
+        outcome = "posted" if waiting is None else "resolved"
+        self._scribe.note_completion(posting, body, proof, merchant, outcome, linked)
+        standing.completions.append(Booked(posting, body.card, proof, body.amount_cents, merchant, linked, type_))
         origin.completed_to = max(origin.completed_to, body.original_sequence)
-        self._see_proof(card, identity, body)
-        if result is R.POSTED_FORK:
-            self._report_fork(record, result, body.amount_cents)
-        self.sum_cents += body.amount_cents
+        self._see_proof(card, identity, type_, body)
+        return self._report_fork(record, result, body) if result is R.POSTED_FORK else result
+
+    def _not_executed(self, record: Record, body: LoadNotExecuted, standing: Standing) -> PostingResult:
+        """The station's sealed word ends an order that names that station; nothing else does (R22)."""
+        if standing.records:
+            self._scribe.post(record, standing, R.SUSPENSE_UNPROVEN_FORK, body)
+            return self._report_fork(record, R.SUSPENSE_UNPROVEN_FORK, None)
+        posting = self._scribe.next_posting()
+        order = orders.find(self._books, body.card, body.reference)
+        result = R.POSTED_LOAD_WITHOUT_ORDER
+        if (
+            order is not None
+            and order.station == record.head.terminal
+            and order.is_of(amount_cents=body.amount_cents, number=body.order)
+            and orders.refuse(self._books, order, posting, record.booking_day)
+        ):
+            result = R.POSTED
+        self._scribe.post(record, standing, result, body, posting=posting)
         return result
 
-    # -- proofs
+    def _event(self, record: Record, body: Body, standing: Standing) -> PostingResult:
+        """What moves no money: kept, and counted by what it says."""
+        result = R.SUSPENSE_UNPROVEN_FORK if standing.records else R.NOTED
+        self._scribe.post(record, standing, result, body)
+        if result is not R.NOTED:
+            return self._report_fork(record, result, None)
+        if self._rules == RULES_1:
+            return result
+        code: int = next(
+            (getattr(body, name) for name in ("reason", "event", "alarm", "state") if hasattr(body, name)), 0
+        )
+        events = body.count if isinstance(body, EventsLost) else 1
+        self._books.note_event(record.trade_day, record.head.type, code, events)
+        return result
 
-    def _is_proved(self, record: Record, body: Purchase | Completion, card: CardState | None) -> bool:
-        """Whether the proof that the register says the card owes is there and holds (R2, R4)."""
-        if card is not None and card.uid is not None and (card.uid != body.uid or card.kind != CardKind.AES):
-            return False  # a PBOC purse's own TAC is for a later version; nothing else proves it
-        key = self._keys.card_keys.get((body.key_version, body.uid))
-        return key is not None and verify_card_proof(key, record.head, body)
+    # -- what they share
 
     def _exception(
-        self, identity: tuple[int, int, int], body: Purchase | Completion, card: CardState, trade_ms: int
+        self, identity: tuple[int, int, int], type_: int, body: Transaction | Completion, card: CardState, trade_ms: int
     ) -> PostingResult | None:
-        """The gravest exception that a proved debit deserves: counter reused, card state, balance."""
-        differs = card.mirror_cents < body.amount_cents
-        if body.counter == 1 and card.uid is not None:
-            differs |= card.opening_cents - body.amount_cents != body.balance_after_cents
-        for proof in self._look_ups.proofs_near(body.card, body.counter):
-            if proof.counter == body.counter:
-                if proof.identity != identity:
-                    return R.POSTED_COUNTER_REUSED
-            elif proof.counter < body.counter:
-                differs |= proof.balance_cents - body.amount_cents != body.balance_after_cents
-            else:
-                differs |= body.balance_after_cents - proof.amount_cents != proof.balance_cents
+        """The gravest exception that a proof deserves by itself: counter reused, card state, balance."""
+        taken = signed(type_, body.amount_cents)
+        differs = card.mirror_cents < taken
+        if card.kind == CardKind.PBOC and card.uid is not None:  # nothing proves its counter: a hint
+            previous_cents = body.balance_after_cents + taken
+            differs |= body.counter == card.top_counter + 1 and card.top_balance_cents not in (None, previous_cents)
+        else:
+            if body.counter == 1 and card.uid is not None:
+                differs |= card.opening_cents - taken != body.balance_after_cents
+            for proof in self._look_ups.proofs_near(body.card, body.counter):
+                if proof.counter == body.counter:
+                    if proof.identity != identity:
+                        return R.POSTED_COUNTER_REUSED
+                elif proof.counter < body.counter:
+                    differs |= proof.balance_cents - taken != body.balance_after_cents
+                else:
+                    differs |= body.balance_after_cents - proof.taken_cents != proof.balance_cents
         if card.is_exception_at(trade_ms):
             return R.POSTED_CARD_STATE
         return R.POSTED_BALANCE if differs else None
 
-    def _see_proof(self, card: CardState, identity: tuple[int, int, int], body: Purchase | Completion) -> None:
-        proof = Proof(body.counter, identity, body.amount_cents, body.balance_after_cents)
-        self._look_ups.note_proof(card.number, proof)
+    def _see_proof(
+        self, card: CardState, identity: tuple[int, int, int], type_: int, body: Transaction | Completion
+    ) -> None:
+        if card.kind == CardKind.PBOC and card.uid is not None:
+            if type_ == RecordType.LOAD:
+                return  # its loads have a counter of their own
+        else:
+            taken = signed(type_, body.amount_cents)
+            self._look_ups.note_proof(card.number, Proof(body.counter, identity, taken, body.balance_after_cents))
         if body.counter > card.top_counter:
             card.top_counter, card.top_balance_cents = body.counter, body.balance_after_cents
             # Resolving a grey moves nothing on the mirror: without this the counter would be forgotten at a restart.
             self._books.changed_cards[card.number] = card
 
-    # -- bookings
-
-    def _post(
-        self,
-        record: Record,
-        standing: Standing,
-        result: PostingResult,
-        body: Purchase | Grey | Completion | Aborted,
-        *,
-        counter: int | None = -1,
-    ) -> int:
-        """Write the posting itself; `counter` None: a purchase without proof."""
-        card: int | None = body.card or None
-        amount, balance, merchant, hint = 0, None, None, None
-        proved: int | None = None
-        if isinstance(body, Purchase | Completion):
-            amount, balance = body.amount_cents, body.balance_after_cents
-            proved = body.counter if counter is not None else None
-        if isinstance(body, Purchase | Grey):
-            amount, merchant = body.amount_cents, body.merchant
-        if isinstance(body, Grey):
-            hint = body.counter_before
-        head, place = record.head, record.place
-        posting = self._books.next_id("postings", "posting")
-        self._books.connection.execute(
-            INSERT_POSTING,
-            (posting, head.terminal, head.epoch, head.sequence, record.seal, head.type, int(result), card, proved,
-             amount, balance, merchant, head.running_count, head.running_sum_cents, record.trade_ms,
-             record.trade_day, record.booking_day, place.position, place.row_id, place.index),
-        )  # fmt: skip
-        is_grey = result is R.SUSPENSE_GREY
-        standing.records.append(Held(posting, record.seal, head.type, card, proved, amount, merchant, hint, is_grey))
-        return posting
-
-    def _debit(self, card: CardState, cents: int, account: int, booking_day: int, posting: int) -> None:
-        self._books.debit_mirror(card, cents, booking_day, posting)
-        self._books.credit(account, cents, booking_day)
-
-    def _set_aside(
-        self, record: Record, body: Purchase | Grey, standing: Standing, card: CardState, result: PostingResult
+    def _link(
+        self, record: Record, body: Transaction | Grey | Doubt, standing: Standing, booked: Booked, proof: int | None
     ) -> PostingResult:
-        """Mirror → suspense: a debit that may have happened and that nothing proves."""
-        is_grey = result is R.SUSPENSE_GREY
-        posting = self._post(record, standing, result, body, counter=None)
-        account = SUSPENSE_GREY if is_grey else SUSPENSE_UNPROVEN
-        self._debit(card, body.amount_cents, account, record.booking_day, posting)
-        hint = body.counter_before if isinstance(body, Grey) else body.counter
-        self._books.connection.execute(
-            "INSERT INTO suspense VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
-            (posting, "grey" if is_grey else "unproven", *record.identity, card.number, hint, body.amount_cents,
-             body.merchant, record.trade_ms),
-        )  # fmt: skip
-        return result if is_grey else self._report_fork(record, result, body.amount_cents)
-
-    def _resolve(self, grey: Held, posting: int, cents: int, merchant: int, card: CardState, record: Record) -> None:
-        """Suspense → merchant; what the proof says differently from the grey is the mirror's (R20).
-
-        What two persons decided before is reversed first, by entries of its own.
-        """
-        grey.is_open_grey = False
-        kind = self._books.connection.execute(
-            "UPDATE suspense SET resolved_position = ?, resolved_by = ? WHERE posting = ? RETURNING kind",
-            (record.place.position, posting, grey.posting),
-        ).get
-        end_by_proof(self._books, grey.posting, posting, record.booking_day)
-        self._books.credit(
-            SUSPENSE_GREY if kind == "grey" else SUSPENSE_UNPROVEN, -grey.amount_cents, record.booking_day
-        )
-        self._books.credit(MERCHANT_BASE + merchant, cents, record.booking_day)
-        if cents != grey.amount_cents:
-            self._books.debit_mirror(card, cents - grey.amount_cents, record.booking_day, posting)
-
-    def _link(self, record: Record, body: Purchase | Grey, standing: Standing, booked: Booked) -> PostingResult:
         """The record whose money a completion has booked: it stands, and moves nothing but a wrong merchant."""
-        posting = self._post(record, standing, R.DUPLICATE, body)
-        if booked.merchant != body.merchant:
-            self._books.credit(MERCHANT_BASE + booked.merchant, -booked.amount_cents, record.booking_day)
-            self._books.credit(MERCHANT_BASE + body.merchant, booked.amount_cents, record.booking_day)
-        booked.record, booked.merchant = posting, body.merchant
+        posting = self._scribe.post(record, standing, R.DUPLICATE, body, proof=proof)
+        day = record.booking_day
+        merchant: int = getattr(body, "merchant", 0)
+        if booked.type in CLAIMING:
+            order: int = 0 if isinstance(body, Doubt) else getattr(body, "order", 0)  # a doubt proves no order
+            self._claims.record_came(booked.posting, merchant, order, day)
+        elif booked.type == RecordType.PURCHASE and booked.merchant != merchant:
+            self._books.credit(MERCHANT_BASE + booked.merchant, -booked.amount_cents, day)
+            self._books.credit(MERCHANT_BASE + merchant, booked.amount_cents, day)
+        booked.record, booked.merchant = posting, merchant
         self._books.connection.execute(
-            "UPDATE completions SET record = ?, merchant = ? WHERE posting = ?",
-            (posting, body.merchant, booked.posting),
+            "UPDATE completions SET record = ?, merchant = ? WHERE posting = ?", (posting, merchant, booked.posting)
         )
+        if record.head.type == RecordType.PURCHASE:
+            self._claims.purchase_came(record.identity, body.card, day)
         return R.DUPLICATE
 
-    def _note_completion(self, posting: int, body: Completion, merchant: int, outcome: str, record: int | None) -> None:
-        self._books.connection.execute(
-            "INSERT INTO completions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (posting, body.original_terminal, body.original_epoch, body.original_sequence, body.card, body.counter,
-             body.amount_cents, merchant, outcome, record),
-        )  # fmt: skip
-
-    def _report_fork(self, record: Record, result: PostingResult, cents: int) -> PostingResult:
-        """Two seals for one identity: kept for ever, whatever became of the money (R10)."""
-        key = self._books.next_id("forks", "fork")
-        place = record.place
-        self._books.connection.execute(
-            "INSERT OR IGNORE INTO forks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (key, *record.identity, record.seal, int(result), cents, place.position, place.row_id, place.index),
-        )
-        if not self._books.connection.changes():
-            self._books.release_id("forks", key)
-        return result
+    def _report_fork(self, record: Record, result: PostingResult, body: Body | None) -> PostingResult:
+        return self._scribe.report_fork(record, result, getattr(body, "amount_cents", 0))
 
 
-INSERT_POSTING = "INSERT INTO postings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+def _proofs_of(standing: Standing) -> list[tuple[int | None, int | None]]:
+    """(card, proof number) of every record of an identity that bears one."""
+    return [
+        (held.card, held.counter) for held in standing.records if held.type in PROVED_TYPES and held.counter is not None
+    ]
 
 
-def _open_grey_of(standing: Standing, card: int) -> Held | None:
-    return next((held for held in standing.records if held.is_open_grey and held.card == card), None)
+def _waiting(standing: Standing, card: int, type_: int) -> Held | None:
+    """What an attempt of that kind has left open under the identity: a grey, or a doubt."""
+    kinds = DEBITS if type_ in DEBITS else CLAIMING
+    return next((held for held in standing.records if held.open_type in kinds and held.card == card), None)
+
+
+_GRAVITY: Final = (
+    R.POSTED_FORK, R.POSTED_COUNTER_REUSED, R.POSTED_REFUND_EXCEPTION, R.POSTED_LOAD_WITHOUT_ORDER, R.POSTED_MEAL_TWICE,
+    R.POSTED_CARD_STATE, R.POSTED_BALANCE,
+)  # fmt: skip
+
+
+def _gravest(*found: PostingResult | None) -> PostingResult | None:
+    """The one result that a record with several exceptions is given (docs/money.md, "Results")."""
+    return next((each for each in _GRAVITY if each in found), None)

@@ -1,7 +1,8 @@
 """The ledger's keys (R36): seal and TAC masters, its signing key and certificate, one batch key per front-end.
 
-Names in the keystore of kind "ledger" (docs/keys.md): `seal_master.N`, `tac_master.N`, `signing_seed`,
-`batch_key.FRONTEND`; the certificate is a fact, in hex. Keyed contexts cost 1 KB each: caches are bounded.
+Names in the keystore of kind "ledger" (docs/keys.md): `seal_master.N`, `tac_master.N`, `pboc_tac_master.N` (a site
+without PBOC purses has none), `signing_seed`, `batch_key.FRONTEND`; the certificate is a fact, in hex. Keyed contexts
+cost 1 KB each: caches are bounded.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Final, Generic, TypeVar
 
+from protocol.cards.pboc_macs import pboc_key
 from protocol.codes import ProofSuite
 from protocol.errors import OutOfRange
 from protocol.keys import card_key, seal_key
@@ -22,19 +24,20 @@ SEAL_KEYS_CACHED_MAX: Final = 16_384  # every terminal of the largest site; 16 M
 CARD_KEYS_CACHED_MAX: Final = 32_768  # a site's daily cards; 32 MB
 
 K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
-class KeyCache(Generic[K]):
-    """Least recently used keyed contexts; a look-up that hits costs one dictionary access in most cases."""
+class KeyCache(Generic[K, V]):
+    """Least recently used keys or keyed contexts; a look-up that hits costs one dictionary access in most cases."""
 
     __slots__ = ("_entries", "_entries_max", "_make")
 
-    def __init__(self, make: Callable[[K], MacKey | None], *, entries_max: int) -> None:
-        self._entries: OrderedDict[K, MacKey | None] = OrderedDict()
+    def __init__(self, make: Callable[[K], V | None], *, entries_max: int) -> None:
+        self._entries: OrderedDict[K, V | None] = OrderedDict()
         self._entries_max = entries_max
         self._make = make
 
-    def get(self, name: K) -> MacKey | None:
+    def get(self, name: K) -> V | None:
         """The key, or None where no master gives one."""
         try:
             key = self._entries[name]
@@ -61,6 +64,7 @@ class LedgerKeys:
         signer: Signer,
         certificate: Certificate,
         batch_keys: Mapping[int, bytes],
+        pboc_tac_masters: Mapping[int, bytes] | None = None,
     ) -> None:
         """Keys by version, batch keys by front-end.
 
@@ -76,11 +80,20 @@ class LedgerKeys:
         self.certificate_bytes = certificate.encode()
         self._seal_master = seal_masters[max(seal_masters)]
         self._tac_masters = dict(tac_masters)
+        self._pboc_tac_masters = dict(pboc_tac_masters or {})
         self._batch_keys = {frontend: MacKey(key) for frontend, key in batch_keys.items()}
-        self.seal_keys: KeyCache[tuple[int, int, int]] = KeyCache(self._make_seal_key, entries_max=SEAL_KEYS_CACHED_MAX)
+        self.seal_keys: KeyCache[tuple[int, int, int], MacKey] = KeyCache(
+            self._make_seal_key, entries_max=SEAL_KEYS_CACHED_MAX
+        )
         """By (terminal, epoch, proof suite)."""
-        self.card_keys: KeyCache[tuple[int, bytes]] = KeyCache(self._make_card_key, entries_max=CARD_KEYS_CACHED_MAX)
-        """TAC keys by (key version, card UID)."""
+        self.card_keys: KeyCache[tuple[int, bytes], MacKey] = KeyCache(
+            self._make_card_key, entries_max=CARD_KEYS_CACHED_MAX
+        )
+        """TAC keys of AES cards by (key version, card UID)."""
+        self.pboc_keys: KeyCache[tuple[int, bytes], bytes] = KeyCache(
+            self._make_pboc_key, entries_max=CARD_KEYS_CACHED_MAX
+        )
+        """DTK of PBOC purses by (key version, card UID)."""
 
     @classmethod
     def from_keystore(cls, keystore: Keystore) -> LedgerKeys:
@@ -104,6 +117,7 @@ class LedgerKeys:
             signer=SoftwareSigner(keystore.key("signing_seed")),
             certificate=certificate,
             batch_keys=keystore.versions("batch_key"),
+            pboc_tac_masters=keystore.versions("pboc_tac_master"),
         )
 
     @property
@@ -128,6 +142,11 @@ class LedgerKeys:
         version, uid = name
         master = self._tac_masters.get(version)
         return None if master is None else MacKey(card_key(master, uid))
+
+    def _make_pboc_key(self, name: tuple[int, bytes]) -> bytes | None:
+        version, uid = name
+        master = self._pboc_tac_masters.get(version)
+        return None if master is None else pboc_key(master, uid)
 
     def __repr__(self) -> str:
         return f"LedgerKeys(site {self.site}, front-ends {sorted(self._batch_keys)})"

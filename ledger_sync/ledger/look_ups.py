@@ -10,22 +10,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ledger_sync.ledger.books import Booked, Books, Held, PostingRow, Standing, TerminalState
+from ledger_sync.ledger.flows import signed
 from protocol.codes import RecordType
 
 _RECORDS: Final = """
 SELECT p.sequence, p.posting, p.seal, p.type, p.card, p.counter, p.amount_cents, p.merchant,
-       s.counter_hint, s.resolved_position IS NULL AND (s.kind = 'grey' OR coalesce(s.posting, 0) IN (
-           SELECT item FROM decisions WHERE subject = 'suspense' AND state = 'confirmed'))
+       s.counter_hint, iif(s.resolved_position IS NULL AND (s.kind IN ('grey', 'doubt') OR coalesce(s.posting, 0) IN (
+           SELECT item FROM decisions WHERE subject = 'suspense' AND state = 'confirmed')), coalesce(s.type, 0), 0)
 FROM postings p LEFT JOIN suspense s ON s.posting = p.posting
 WHERE p.terminal = ? AND p.epoch = ? AND p.sequence BETWEEN ? AND ? ORDER BY p.posting
 """
 _COMPLETIONS: Final = """
-SELECT sequence, posting, card, counter, amount_cents, merchant, record FROM completions
+SELECT sequence, posting, card, counter, amount_cents, merchant, record, type FROM completions
 WHERE terminal = ? AND epoch = ? AND sequence BETWEEN ? AND ? AND outcome <> 'nothing new' ORDER BY posting
 """
 _PROOFS: Final = """
 SELECT p.counter, coalesce(c.terminal, p.terminal), coalesce(c.epoch, p.epoch), coalesce(c.sequence, p.sequence),
-       p.amount_cents, p.balance_cents
+       p.amount_cents, p.balance_cents, coalesce(c.type, p.type)
 FROM postings p LEFT JOIN completions c ON c.posting = p.posting
 WHERE p.card = ? AND p.counter BETWEEN ? AND ? ORDER BY p.posting
 """
@@ -33,11 +34,12 @@ WHERE p.card = ? AND p.counter BETWEEN ? AND ? ORDER BY p.posting
 
 @dataclass(slots=True)
 class Proof:
-    """A card proof that was accepted: its counter, the identity it bears, amount and balance after."""
+    """A card proof that was accepted: counter, the identity it bears, what it took from the purse, balance after."""
 
     counter: int
     identity: tuple[int, int, int]
-    amount_cents: int
+    taken_cents: int
+    """Negative: given."""
     balance_cents: int
 
 
@@ -57,9 +59,7 @@ class LookUps:
         loaded: dict[int, Standing] = {}
         row: tuple[Any, ...]
         for row in books.connection.execute(_RECORDS, stretch):
-            held = Held(*row[1:9])
-            held.is_open_grey = bool(row[9])
-            loaded.setdefault(row[0], Standing()).records.append(held)
+            loaded.setdefault(row[0], Standing()).records.append(Held(*row[1:10]))
         if state.completed_to >= first:
             for row in books.connection.execute(_COMPLETIONS, stretch):
                 loaded.setdefault(row[0], Standing()).completions.append(Booked(*row[1:]))
@@ -84,8 +84,10 @@ class LookUps:
         """Accepted proofs of that card with this counter, the one before and the one after."""
         query = (card, counter - 1, counter + 1)
         found = [
-            Proof(number, (terminal, epoch, sequence), amount, balance or 0)
-            for number, terminal, epoch, sequence, amount, balance in self._books.connection.execute(_PROOFS, query)
+            Proof(number, (terminal, epoch, sequence), signed(type_, amount), balance or 0)
+            for number, terminal, epoch, sequence, amount, balance, type_ in self._books.connection.execute(
+                _PROOFS, query
+            )
         ]
         for each in range(counter - 1, counter + 2):
             if (card, each) in self.fresh_proofs:

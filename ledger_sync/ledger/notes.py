@@ -5,6 +5,7 @@ from __future__ import annotations
 from ledger_sync.ledger.books import Books, TerminalState
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.quarantine import Claim, Place, quarantine
+from ledger_sync.ledger.rules import RULES
 from protocol.codes import MessageType, PostingResult, RowKind
 from protocol.errors import Malformed
 from protocol.mac import SEAL_BYTES
@@ -20,16 +21,18 @@ def note(books: Books, keys: LedgerKeys, row: PackedRow, place: Place) -> Postin
     what = f"{RowKind(row.kind).name.lower()} {row.first}–{row.last}"
     if state is None:
         result = PostingResult.QUARANTINED_UNKNOWN_TERMINAL
-        return quarantine(books, None, claim, place, result, f"{what}: no such terminal and epoch")
+        return quarantine(books, None, claim, place, result, f"{what}: no such terminal and epoch", rules=RULES)
     try:
         message = _decode(row)
     except Malformed as error:
-        return quarantine(books, state, claim, place, PostingResult.QUARANTINED_FORMAT, f"{what}: {error}")
+        return quarantine(books, state, claim, place, PostingResult.QUARANTINED_FORMAT, f"{what}: {error}", rules=RULES)
     key = keys.seal_key(row.terminal, row.epoch, state.suite)
     sealed, seal = memoryview(row.payload)[:-SEAL_BYTES], row.payload[-SEAL_BYTES:]
     verify = verify_baseline if isinstance(message, Baseline) else verify_tombstone
     if not verify(key, seal, sealed):
-        return quarantine(books, state, claim, place, PostingResult.QUARANTINED_SEAL, f"{what}: its seal does not hold")
+        return quarantine(
+            books, state, claim, place, PostingResult.QUARANTINED_SEAL, f"{what}: its seal does not hold", rules=RULES
+        )
     if isinstance(message, Baseline):
         _note_baseline(books, row, message, place)
     else:

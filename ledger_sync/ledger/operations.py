@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import apsw
 
-from ledger_sync.ledger import catalogue
-from ledger_sync.ledger.accounts import CASH_IN, LOADS_IN_FLIGHT
+from ledger_sync.ledger import catalogue, upkeep
 from ledger_sync.ledger.books import ACTIVE, LOST, Books
 from ledger_sync.ledger.cards import ALLOWED, U32_MAX, issue_cards, number_of, registered_card, set_status
 from ledger_sync.ledger.decide import confirm, propose, withdraw
 from ledger_sync.ledger.errors import VerbRefused
 from ledger_sync.ledger.keys import LedgerKeys
+from ledger_sync.ledger.loading import topup
+from ledger_sync.ledger.rules import RULES, RULES_1
 from protocol.codes import ProofSuite, TerminalClass
 from protocol.deny_list import LOT_MAX, DenyList, cards_of_lot
 from protocol.signed import Version
@@ -26,7 +27,6 @@ from protocol.trade_time import UtcOffset
 
 OPERATOR_CHARACTERS_MAX: Final = 64
 TERMINALS_PER_OPERATION_MAX: Final = 5_000
-TOP_UP_CENTS_MAX: Final = 10**8
 DEFAULT_CURRENCY: Final = 156  # CNY
 LOT_VERBS: Final = frozenset({"lost", "release"})
 
@@ -49,6 +49,8 @@ class Work:
     utc_offset_ms: UtcOffset
     day: int
     """Booking day of this operation: today, never below the first open day."""
+    rules: int = RULES
+    unproven_limit_cents: int = 0
     is_replay: bool = False
     """`verify` does an old operation again: what it issued then was signed then."""
 
@@ -90,7 +92,10 @@ def _init(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
     currency = number_of(arguments, "currency", 1, 999, default=DEFAULT_CURRENCY)
     first_open_day = number_of(arguments, "first_open_day", 0, U32_MAX, default=0)
     generation = number_of(arguments, "generation", 1, U32_MAX, default=1)
-    work.connection.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?)", (site, generation, currency, first_open_day))
+    rules = number_of(arguments, "rules", RULES_1, RULES, default=RULES_1)  # the first ledgers did not say
+    limit = number_of(arguments, "unproven_limit_cents", 0, upkeep.LIMIT_CENTS_MAX, default=0)
+    facts = (site, generation, currency, first_open_day, rules, limit)
+    work.connection.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?, ?, ?)", facts)
     work.connection.execute("INSERT INTO generations VALUES (?, 0, ?)", (generation, work.now_ms))
     replace(work, generation=generation).issue()
     return {"site": site, "generation": generation}
@@ -190,25 +195,6 @@ def _change_lot(work: Work, verb: str, arguments: Mapping[str, Any]) -> dict[str
     }
 
 
-def _topup(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A load order (充值): the cash is in, the card gets it at a load station; until then it is in flight (R22)."""
-    card = registered_card(work.books, number_of(arguments, "card", 1, U32_MAX))
-    cents = number_of(arguments, "amount_cents", 1, TOP_UP_CENTS_MAX)
-    if card.status != ACTIVE:
-        raise VerbRefused(f"card …{card.number % 10_000:04d} is {card.status}")
-    (serial,) = work.connection.execute(
-        "SELECT coalesce(max(serial), 0) + 1 FROM load_orders WHERE card = ?", (card.number,)
-    ).fetchone()  # type: ignore[misc]
-    order = work.books.next_id("load_orders", "load_order")
-    work.connection.execute(
-        "INSERT INTO load_orders VALUES (?, ?, ?, ?, ?, ?, 'in_flight')",
-        (order, card.number, serial, cents, work.now_ms, work.operation),
-    )
-    work.books.credit(CASH_IN, -cents, work.day)
-    work.books.credit(LOADS_IN_FLIGHT, cents, work.day)
-    return {"card": card.number, "load_order": order, "serial": serial, "amount_cents": cents}
-
-
 def _restore(work: Work, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """After a backup was put back: a higher generation, so that front-ends send again what came after (R17)."""
     generation = number_of(arguments, "generation", work.generation + 1, U32_MAX, default=work.generation + 1)
@@ -225,8 +211,12 @@ VERBS: Final[Mapping[str, Verb]] = {
     "lost": _change_status("lost"),
     "release": _change_status("release"),
     "cancel": _change_status("cancel"),
-    "topup": _topup,
+    "topup": topup,
     "restore": _restore,
+    "close_day": upkeep.close_day,
+    "upgrade": upkeep.upgrade,
+    "retry_unknown": upkeep.retry_unknown,
+    "unproven_limit": upkeep.unproven_limit,
     "propose": propose,
     "confirm": confirm,
     "withdraw": withdraw,

@@ -15,11 +15,12 @@ from ledger_sync.ledger.accounts import MERCHANT_BASE, MIRROR_BASE
 from ledger_sync.ledger.books import ACTIVE, Books, CardState, PostingRow, TerminalState
 from ledger_sync.ledger.checks import QUARANTINED, REASONS, Flaw, check_record
 from ledger_sync.ledger.evidence import PURCHASE_BYTES, PURCHASE_RECORD, SEALED_BYTES, Piece, pieces
-from ledger_sync.ledger.judge import INSERT_POSTING, Judge, Record
+from ledger_sync.ledger.judge import Judge, Record
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps
 from ledger_sync.ledger.notes import note
 from ledger_sync.ledger.quarantine import Claim, Place, quarantine, release_quarantined
+from ledger_sync.ledger.scribe import INSERT_POSTING
 from protocol.codes import CardKind, PostingResult, RecordType, RowKind
 from protocol.errors import Malformed
 from protocol.link_messages import ReceiptException, Row
@@ -31,6 +32,7 @@ NOT_BOOKED: Final = frozenset({int(PostingResult.DUPLICATE), int(PostingResult.C
 UNLISTED: Final = NOT_BOOKED | {
     int(PostingResult.POSTED),
     int(PostingResult.COMPLETED),
+    int(PostingResult.POSTED_UNPROVEN),
     int(PostingResult.NOTED),
 }
 """Results that a receipt does not list as exceptions (docs/protocol.md §11.4)."""
@@ -74,6 +76,8 @@ class BatchPoster:
         currency: int,
         first_open_day: int,
         utc_offset_ms: UtcOffset,
+        rules: int,
+        unproven_limit_cents: int,
     ) -> None:
         self._books = books
         self._keys = keys
@@ -84,7 +88,10 @@ class BatchPoster:
         self._today = trade_day(now_ms, utc_offset_ms)
         self._utc_offset_ms = utc_offset_ms
         self._look_ups = LookUps(books)
-        self._judge = Judge(books, self._look_ups, keys, now_ms=now_ms)
+        self._rules = rules
+        self._judge = Judge(
+            books, self._look_ups, keys, now_ms=now_ms, rules=rules, unproven_limit_cents=unproven_limit_cents
+        )
         self._postings: list[PostingRow] = []
         self._outcome = Outcome()
 
@@ -118,7 +125,7 @@ class BatchPoster:
         last = max(head.first, head.last)
         claim = Claim(head.terminal, head.epoch, head.first, last, packed[HEADER.size :], head.received_ms)
         place = Place(self._position, row_id, 0)
-        result = quarantine(self._books, state, claim, place, PostingResult.QUARANTINED_FORMAT, why)
+        result = quarantine(self._books, state, claim, place, PostingResult.QUARANTINED_FORMAT, why, rules=self._rules)
         claimed: int = head[7]  # the field is called count, as a method of tuples is
         for sequence in range(head.first, head.first + max(1, claimed)):
             self._result(result, head.terminal, head.epoch, sequence & 0xFFFF_FFFF, row_id)
@@ -223,7 +230,7 @@ class BatchPoster:
         if piece.is_rest:
             self._unbooked(piece, row, row_id, state, PostingResult.QUARANTINED_FORMAT, "record cannot be followed")
             return
-        checked = check_record(raw, state, piece.sequence, self._keys, self._currency)
+        checked = check_record(raw, state, piece.sequence, self._keys, self._currency, rules=self._rules)
         if isinstance(checked, Flaw):
             self._unbooked(piece, row, row_id, state, checked.result, checked.reason)
             return
@@ -259,7 +266,7 @@ class BatchPoster:
         trade_ms = row.trade_ms[piece.index]
         claim = Claim(row.terminal, row.epoch, piece.sequence, last, piece.raw, trade_ms)
         place = Place(self._position, row_id, piece.index)
-        result = quarantine(self._books, state, claim, place, result, reason or REASONS[result])
+        result = quarantine(self._books, state, claim, place, result, reason or REASONS[result], rules=self._rules)
         for sequence in range(piece.sequence, last + 1):
             self._result(result, row.terminal, row.epoch, sequence, row_id)
 

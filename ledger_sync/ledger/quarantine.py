@@ -7,9 +7,11 @@ from hashlib import sha256
 
 from ledger_sync.ledger.books import Books, TerminalState
 from ledger_sync.ledger.decisions import end_by_posting
+from ledger_sync.ledger.rules import judges
 from protocol.codes import PostingResult
 from protocol.errors import Malformed
-from protocol.records import MONEY_TYPES, Grey, Purchase, decode_body
+from protocol.record_bodies import Unknown
+from protocol.records import MONEY_TYPES, counted_cents, decode_body
 
 
 @dataclass(slots=True)
@@ -46,10 +48,11 @@ class Claim:
 
 
 def quarantine(
-    books: Books, state: TerminalState | None, claim: Claim, place: Place, result: PostingResult, reason: str
-) -> PostingResult:
+    books: Books, state: TerminalState | None, claim: Claim, place: Place, result: PostingResult, reason: str, *,
+    rules: int,
+) -> PostingResult:  # fmt: skip
     """Keep the raw record; returns `result`, or DUPLICATE when these very bytes are kept already."""
-    amount, merchant = stated_money(claim.raw) if claim.is_record else (0, None)
+    amount, merchant = stated_money(claim.raw, rules) if claim.is_record else (0, None)
     key = books.next_id("quarantine", "item")
     books.connection.execute(
         "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
@@ -92,12 +95,15 @@ def release_quarantined(books: Books, state: TerminalState, sequence: int, raw: 
         end_by_posting(books, item)
 
 
-def stated_money(raw: bytes) -> tuple[int | None, int | None]:
-    """(cents, merchant) that an unproved record states; None where it cannot be read."""
+def stated_money(raw: bytes, rules: int) -> tuple[int | None, int | None]:
+    """(cents, merchant) that an unproved record states, credits negative; None where it cannot be read."""
+    if raw and not judges(rules, raw[0]):
+        return 0, None
     try:
         body = decode_body(raw)
     except Malformed:
         return None, None
-    if isinstance(body, Purchase | Grey):
-        return body.amount_cents, body.merchant
-    return (None, None) if raw[0] in MONEY_TYPES else (0, None)
+    if isinstance(body, Unknown):
+        return (None, None) if raw[0] in MONEY_TYPES else (0, None)
+    cents = counted_cents(body)
+    return cents, getattr(body, "merchant", 0) if cents else None

@@ -1,9 +1,9 @@
 """Reports: what the ledger holds, in one JSON-able object, from a connection that may be read-only.
 
-Two views must meet (docs/ledger.md, "Agreement"): records (what terminals recorded and the ledger holds, by terminal
-and day) and money (what accounts say). `records + open items + rejected = terminals`, and
-`merchants + suspense + greys given back by two persons = records + completions booked ahead of their records`, forks
-apart.
+Two views must meet (docs/money.md, "Agreement"): records (what terminals recorded and the ledger holds, by terminal
+and day, credits negative) and money (what accounts say). `records + open items + rejected = terminals`, and
+`merchants + booked meals + refund exceptions + suspense + what two persons gave back or took = records + completions
+booked ahead of their records + loads + cancellations that moved nothing`, forks apart.
 """
 
 from __future__ import annotations
@@ -14,22 +14,26 @@ import apsw
 
 from ledger_sync.ledger.accounts import SOURCES, SUBJECT_MASK, AccountKind
 from ledger_sync.ledger.decisions import NOT_SPENT, SPENT
-from ledger_sync.ledger.gaps import open_items, rejected_items, summary
+from ledger_sync.ledger.exceptions import apart, card_holes, events, exceptions
+from ledger_sync.ledger.gaps import COUNTED_CENTS, open_items, rejected_items, summary
 from protocol.codes import PostingResult
 
-RECORDS: Final = """
-SELECT terminal, epoch, trade_day, merchant, count(*), sum(amount_cents) FROM (
-    SELECT terminal, epoch, sequence, min(posting), type, trade_day, merchant, amount_cents
+RECORDS: Final = f"""
+SELECT terminal, epoch, trade_day, merchant, count(*), sum(cents) FROM (
+    SELECT terminal, epoch, sequence, min(posting), trade_day, coalesce(merchant, 0) AS merchant,
+           {COUNTED_CENTS} AS cents
     FROM postings GROUP BY terminal, epoch, sequence
-) WHERE type IN (1, 7) GROUP BY terminal, epoch, trade_day, merchant ORDER BY terminal, epoch, trade_day, merchant
-"""
-"""Purchases and greys held, one per identity (the first that came): what terminals and spools count too."""
+) WHERE cents <> 0 GROUP BY terminal, epoch, trade_day, merchant ORDER BY terminal, epoch, trade_day, merchant
+"""  # noqa: S608 - both parts are constants
+"""Records held that count money, one per identity (the first that came), credits negative: what terminals and spools
+count too. A load names no merchant: 0."""
 
 DOUBLE_POSTED: Final = """
 WITH booked AS (
-    SELECT terminal, epoch, sequence, card, counter, result FROM postings WHERE type = 1 AND result IN (0, 2, 3, 4, 5)
+    SELECT terminal, epoch, sequence, card, counter, result, type FROM postings
+    WHERE type IN (1, 3, 4, 32, 33, 34) AND result IN (0, 2, 3, 4, 5, 10, 12, 13, 14)
     UNION ALL
-    SELECT c.terminal, c.epoch, c.sequence, c.card, c.counter, p.result
+    SELECT c.terminal, c.epoch, c.sequence, c.card, c.counter, p.result, c.type
     FROM completions c JOIN postings p ON p.posting = c.posting WHERE c.outcome <> 'nothing new'
 ), greys AS (
     SELECT terminal, epoch, sequence, card FROM suspense WHERE kind = 'grey' AND resolved_position IS NULL
@@ -44,7 +48,7 @@ SELECT count(*) FROM (
     SELECT terminal, epoch, sequence FROM greys GROUP BY terminal, epoch, sequence HAVING count(*) > 1
     UNION
     SELECT terminal, epoch, sequence FROM (SELECT terminal, epoch, sequence, card FROM booked
-    INTERSECT SELECT terminal, epoch, sequence, card FROM greys)
+    WHERE type IN (1, 32) INTERSECT SELECT terminal, epoch, sequence, card FROM greys)
     UNION
     SELECT posting, 0, 0 FROM entries WHERE posting IS NOT NULL GROUP BY posting HAVING count(*) > 1
 )
@@ -76,6 +80,10 @@ def _report(connection: apsw.Connection, *, now_ms: int, with_items: bool) -> di
         "merchant_days": _merchant_days(connection),
         "conservation": conservation(connection),
         "open_items": items,
+        "exceptions": exceptions(connection, now_ms=now_ms, with_items=with_items),
+        "apart": apart(connection),
+        "events": events(connection),
+        "card_holes": card_holes(connection, now_ms=now_ms, with_items=with_items),
         "decided": _decided(connection),
         "forks": connection.execute("SELECT count(*) FROM forks").get,
         "double_posted": connection.execute(DOUBLE_POSTED).get,
@@ -114,6 +122,13 @@ def _counts(connection: apsw.Connection) -> dict[str, Any]:
         "cards": connection.execute("SELECT count(*) FROM cards WHERE status <> 'unknown'").get,
         "cards_unknown": connection.execute("SELECT count(*) FROM cards WHERE status = 'unknown'").get,
         "terminals": connection.execute("SELECT count(*) FROM terminals").get,
+        "by_type": {
+            str(type_): count
+            for type_, count in connection.execute(
+                "SELECT type, count(*) FROM (SELECT type, min(posting) FROM postings"
+                " GROUP BY terminal, epoch, sequence) GROUP BY type ORDER BY type"
+            )
+        },
     }  # fmt: skip
 
 
@@ -147,9 +162,10 @@ def _decided(connection: apsw.Connection) -> dict[str, Any]:
         name: {"items": 0, "amount_cents": 0, "grey_cents": 0, "by_merchant": {}} for name in (SPENT, NOT_SPENT)
     }
     for outcome, merchant, count, cents, grey_cents in connection.execute(
-        "SELECT d.outcome, s.merchant, count(*), sum(s.amount_cents), sum(iif(s.kind = 'grey', s.amount_cents, 0))"
+        "SELECT d.outcome, s.merchant, count(*), sum(s.amount_cents),"
+        " sum(iif(s.kind IN ('grey', 'over_limit'), s.amount_cents, 0))"
         " FROM decisions d JOIN suspense s ON s.posting = d.item"
-        " WHERE d.subject = 'suspense' AND d.state = 'confirmed' GROUP BY 1, 2 ORDER BY 1, 2"
+        " WHERE d.subject = 'suspense' AND d.state = 'confirmed' AND s.kind <> 'doubt' GROUP BY 1, 2 ORDER BY 1, 2"
     ):
         one = found[outcome]
         one["items"] += count
@@ -169,6 +185,13 @@ def _decided(connection: apsw.Connection) -> dict[str, Any]:
         "not_spent": found[NOT_SPENT],
         "rejected": rejected,
         "proposed": connection.execute("SELECT count(*) FROM decisions WHERE state = 'proposed'").get,
+        "doubts": connection.execute(
+            "SELECT count(*) FROM decisions d JOIN suspense s ON s.posting = d.item"
+            " WHERE d.subject = 'suspense' AND d.state = 'confirmed' AND s.kind = 'doubt'"
+        ).get,
+        "loads": connection.execute(
+            "SELECT count(*) FROM decisions WHERE subject = 'load' AND state = 'confirmed'"
+        ).get,
         "reversed": connection.execute("SELECT count(*) FROM decisions WHERE state = 'reversed'").get,
     }
 

@@ -26,7 +26,8 @@ from ledger_sync.ledger.core import Ledger, row_digest
 from ledger_sync.ledger.errors import LedgerError
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.report import conservation
-from ledger_sync.ledger.schema import DERIVED_TABLES, open_writer, schema_of
+from ledger_sync.ledger.schema import open_writer, schema_of
+from ledger_sync.ledger.tables import DERIVED_TABLES
 from protocol.link_messages import BatchMessage, BatchName, Row, batch_digest
 from protocol.trade_time import UtcOffset
 

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger_sync.ledger.core import Ledger, LedgerPaths, Posted
+from ledger_sync.ledger.flows import signed
 from ledger_sync.ledger.keys import LedgerKeys
+from ledger_sync.ledger.report import report
+from ledger_sync.ledger.verify import verify
 from protocol.codes import ProofSuite, RecordType, RowKind, TombstoneReason
 from protocol.keys import card_key, seal_key
 from protocol.link_messages import BatchMessage, Receipt, Row, decode_down, name_batch
 from protocol.mac import MacKey
 from protocol.messages import Baseline, BaselineEntry, Tombstone
 from protocol.proofs import genesis_seal, tac
-from protocol.records import Aborted, Body, Completion, Grey, Purchase, RecordHead, encode_record, seal_of
+from protocol.record_bodies import Aborted, Body, Completion, Doubt, Grey, LoadNotExecuted, Purchase
+from protocol.records import RecordHead, counted_cents, encode_record, seal_of
 from protocol.rows import PackedRow
 from protocol.signed import SoftwareSigner, issue_certificate
 from protocol.trade_time import fixed_offset
@@ -30,6 +34,7 @@ NOW_MS: Final = 1_790_000_000_000  # 2026-09-21T14:13:20Z
 DAY: Final = (NOW_MS + 8 * 3_600_000) // 86_400_000
 SEAL_MASTER: Final = bytes.fromhex("00112233445566778899aabbccddeeff")
 TAC_MASTER: Final = bytes.fromhex("0f0e0d0c0b0a09080706050403020100")
+PBOC_TAC_MASTER: Final = bytes.fromhex("a1b2c3d4e5f60718293a4b5c6d7e8f90")
 BATCH_KEY: Final = bytes.fromhex("b0b1b2b3b4b5b6b7b8b9babbbcbdbebf")
 ROOT_SEED: Final = bytes([1]) * 32
 SIGNING_SEED: Final = bytes([2]) * 32
@@ -46,6 +51,7 @@ def ledger_keys(seed: bytes = SIGNING_SEED) -> LedgerKeys:
     return LedgerKeys(
         seal_masters={1: SEAL_MASTER},
         tac_masters={1: TAC_MASTER},
+        pboc_tac_masters={1: PBOC_TAC_MASTER},
         signer=signer,
         certificate=certificate,
         batch_keys={FRONTEND: BATCH_KEY, FRONTEND + 1: BATCH_KEY[::-1]},
@@ -79,13 +85,15 @@ class Card:
         self.counter = 0
         self.key = MacKey(card_key(TAC_MASTER, self.uid))
 
-    def debit(self, terminal: Till, amount_cents: int, sequence: int | None = None) -> dict[str, Any]:
-        """Debit in the dialogue of that sequence (the terminal's next): the facts of a purchase or completion."""
+    def debit(
+        self, terminal: Till, amount_cents: int, sequence: int | None = None, *, type_: int = RecordType.PURCHASE
+    ) -> dict[str, Any]:
+        """Do what the type says in the dialogue of that sequence (the terminal's next): the facts of its record."""
         self.counter += 1
-        self.balance_cents -= amount_cents
+        self.balance_cents -= signed(type_, amount_cents)
         identity = {"terminal": terminal.number, "epoch": terminal.epoch, "sequence": sequence or terminal.next}
         proof = tac(
-            self.key, type_=1, amount=amount_cents, currency=156, card=self.number, **identity,
+            self.key, type_=type_, amount=amount_cents, currency=156, card=self.number, **identity,
             counter=self.counter, balance_after=self.balance_cents,
         )  # fmt: skip
         return {
@@ -146,6 +154,37 @@ class Till:
         body = self.purchase_body(card, cents, **changes)
         return self.seal_up(body, kind=RecordType.PURCHASE, cents=body.amount_cents)
 
+    def proved(self, kind: Any, card: Card, cents: int, **more: Any) -> Any:
+        """The body of a refund, load, booking, cancellation or collection of that card; `more` names the rest."""
+        facts = card.debit(self, cents, type_=kind.TYPE)
+        for name in ("terminal", "epoch", "sequence"):
+            del facts[name]
+        rest = {name: 0 for name in kind.__match_args__ if name not in facts}
+        if "merchant" in rest:
+            rest["merchant"] = self.merchant
+        return kind(**(rest | facts | more))
+
+    def does(self, kind: Any, card: Card, cents: int, **more: Any) -> bytes:
+        """The same as the next record of the chain."""
+        body = self.proved(kind, card, cents, **more)
+        return self.seal_up(body, kind=body.TYPE, cents=counted_cents(body))
+
+    def doubt(self, card: Card, cents: int, type_: int, reference: int, order: int = 0) -> bytes:
+        facts: dict[str, Any] = {
+            "merchant": self.merchant, "card": card.number, "uid": card.uid, "key_version": 1, "amount_cents": cents,
+            "balance_before_cents": card.balance_cents, "counter_before": card.counter, "currency": 156,
+            "card_kind": 1, "attempted_type": type_, "reference": reference, "order": order,
+        }  # fmt: skip
+        return self.seal_up(Doubt(**facts), kind=RecordType.DOUBT)
+
+    def not_executed(self, card: Card, cents: int, serial: int, order: int) -> bytes:
+        body = LoadNotExecuted(card.number, cents, serial, order, 13)
+        return self.seal_up(body, kind=RecordType.LOAD_NOT_EXECUTED)
+
+    def event(self, body: Body) -> bytes:
+        """A record that moves no money."""
+        return self.seal_up(body, kind=body.TYPE)  # type: ignore[union-attr]
+
     def grey_body(self, card: Card, cents: int, **changes: Any) -> Grey:
         facts: dict[str, Any] = {
             "merchant": self.merchant, "card": card.number, "uid": card.uid, "key_version": 1, "amount_cents": cents,
@@ -200,15 +239,18 @@ class Till:
 class Canteen:
     """A ledger with registered tills and cards; `post` makes batches of rows as a front-end would."""
 
-    def __init__(self, directory: Path, *, cards: Sequence[Card] = (), tills: Sequence[Till] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, cards: Sequence[Card] = (), tills: Sequence[Till] = (), limit_cents: int = 20_000
+    ) -> None:
         self.paths = LedgerPaths.in_directory(str(directory))
         self.files = PlainFiles()
         self.keys = ledger_keys()
         self.now_ms = NOW_MS
         self.next_row = 1
         self.ledger = Ledger.create(
-            self.paths, self.keys, files=self.files, utc_offset_ms=ZONE, now_ms=NOW_MS, operator="init"
-        )
+            self.paths, self.keys, files=self.files, utc_offset_ms=ZONE, now_ms=NOW_MS, operator="init",
+            unproven_limit_cents=limit_cents,
+        )  # fmt: skip
         if tills:
             self.operate("register", terminals=[till.registered() for till in tills])
         if cards:
@@ -265,5 +307,26 @@ class Canteen:
         assert balances == by_entries
         assert mirrors == sum(cents for account, cents in balances.items() if account >> 32 == 3)
 
+    def decide(self, subject: str, item: int, outcome: str) -> None:
+        """Li proposes, Wang confirms."""
+        what = {"subject": subject, "item": item, "outcome": outcome}
+        self.operate("propose", **what, reason="seen by the cook")
+        self.ledger.operate("confirm", what, operator="Wang", now_ms=self.now_ms)
+        self.assert_conserved()
+
     def close(self) -> None:
         self.ledger.close()
+
+
+def assert_sound(canteen: Canteen) -> None:
+    """Whatever a test did: debits equal credits, and operations and evidence alone make the same tables again."""
+    canteen.assert_conserved()
+    found = verify(canteen.ledger.connection, canteen.files.read(canteen.paths.heads), canteen.keys, utc_offset_ms=ZONE)
+    assert found.is_sound, [str(one) for one in found.findings]
+    assert report(canteen.ledger.connection, now_ms=canteen.now_ms)["double_posted"] == 0
+
+
+def facts_of(body: Any) -> dict[str, Any]:
+    """What a completion repeats of the record whose proof it carries."""
+    names = "card uid key_version amount_cents balance_after_cents counter currency card_kind proof"
+    return {name: getattr(body, name) for name in names.split()}

@@ -4,14 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
-from ledger_sync.ledger.core import Ledger
 from ledger_sync.ledger.decided import quarantine_items, suspense_items
 from ledger_sync.ledger.errors import VerbRefused
 from ledger_sync.ledger.report import report
-from ledger_sync.ledger.schema import open_writer
 from ledger_sync.ledger.verify import verify
 from protocol.codes import RecordType, RowKind
 from tests.ledger.canteen import MERCHANT, OPENING_CENTS, ZONE, Canteen, Card, Till
@@ -333,17 +330,3 @@ def test_lists_show_age_hint_and_decision_and_mask_the_card(
     assert suspense_items(canteen.ledger.connection, now_ms=canteen.now_ms) == []
     (item,) = suspense_items(canteen.ledger.connection, now_ms=canteen.now_ms, everything=True)
     assert (item["decision"]["proposed_by"], item["decision"]["closed_by"]) == ("Li", "Wang")
-
-
-def test_a_ledger_of_the_first_schema_gets_the_table_when_it_is_opened(
-    canteen: Canteen, card: Card, till: Till
-) -> None:
-    canteen.ledger.close()
-    old = apsw.Connection(canteen.paths.database)
-    old.execute("DROP TABLE decisions; PRAGMA user_version = 1")
-    old.close()
-    open_writer(canteen.paths.database).close()
-    canteen.ledger = Ledger.open(canteen.paths, canteen.keys, files=canteen.files, utc_offset_ms=ZONE)
-    canteen.post(till.row(till.grey(card, 4_000)))
-    decide(canteen, "suspense", item_of(canteen), "spent")
-    assert suspense_items(canteen.ledger.connection, now_ms=canteen.now_ms) == []

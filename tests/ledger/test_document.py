@@ -14,7 +14,7 @@ import pytest
 
 from ledger_sync.ledger.accounts import AccountKind
 from ledger_sync.ledger.report import DOUBLE_POSTED, report
-from ledger_sync.ledger.schema import TABLES
+from ledger_sync.ledger.tables import TABLES
 from protocol.codes import RecordType, RowKind
 from tests.ledger.canteen import NOW_MS, Canteen, Card, Till
 

@@ -280,11 +280,11 @@ def test_a_packed_row_that_contradicts_itself_is_quarantined_whole(canteen: Cant
 
 
 def test_an_unknown_type_is_quarantined_under_its_number(canteen: Canteen, till: Till) -> None:
-    record = till.seal_up(Unknown(0x42, 0, bytes(8)), kind=0x42)
+    record = till.seal_up(Unknown(0x90, 0, bytes(8)), kind=0x90)
     assert canteen.post(till.row(record, till.aborted())) == [0x13, 0x20]
     assert canteen.post(till.row(record)) == [0x01]
     assert rows_of(canteen, "SELECT terminal, epoch, sequence, type, result FROM quarantine") == [
-        (66051, 1, 1, 0x42, 0x13)
+        (66051, 1, 1, 0x90, 0x13)
     ]
 
 
@@ -314,7 +314,7 @@ def test_money_from_a_proxy_is_refused(canteen: Canteen, card: Card) -> None:
 def test_a_memory_card_owes_the_seal_only_because_the_register_says_so(canteen: Canteen, till: Till) -> None:
     plain = Card(3000)
     canteen.operate("card_issue", cards=[plain.registered(kind=2)])
-    assert canteen.post(till.row(till.purchase(plain, 5, proof=bytes(8), card_kind=1))) == [0x00]
+    assert canteen.post(till.row(till.purchase(plain, 5, proof=bytes(8), card_kind=1))) == [0x0A]
     assert rows_of(canteen, "SELECT counter FROM postings") == [(None,)]
     assert canteen.post(till.row(till.purchase(Card(1001), 5, proof=bytes(8), card_kind=2))) == [0x11]
 

@@ -1,0 +1,80 @@
+"""Whether a record bears the proof that its card owes, by the kind that the register says the card is of (R2, R4).
+
+AES CPU card    TAC over everything; a number not in the register is taken for one, if its key proves it
+PBOC purse      its own TAC of a purchase or load; counter and balance only sealed
+memory card     none: see `unproven`
+"""
+
+from __future__ import annotations
+
+from hmac import compare_digest
+
+from ledger_sync.ledger.books import UNKNOWN, CardState
+from ledger_sync.ledger.keys import LedgerKeys
+from ledger_sync.ledger.rules import RULES_1
+from protocol.cards.pboc_macs import TAC_BYTES, as_proof, load_tac, pboc_moment, terminal6, verify_pboc_tac
+from protocol.codes import CardKind, RecordType
+from protocol.errors import OutOfRange
+from protocol.proofs import verify_card_proof
+from protocol.record_bodies import Completion, Load, Transaction
+from protocol.records import RecordHead
+
+
+def owes_no_proof(card: CardState | None) -> bool:
+    """A memory card of the register; a number that nobody issued owes the proof of an AES card."""
+    return card is not None and card.kind == CardKind.MEMORY and card.status != UNKNOWN
+
+
+def is_proved(
+    keys: LedgerKeys, rules: int, card: CardState | None, head: RecordHead, body: Transaction | Completion
+) -> bool:
+    """Whether the card's proof holds."""
+    kind: int = CardKind.AES
+    if card is not None and card.uid is not None:
+        if card.uid != body.uid:
+            return False
+        kind = card.kind
+    if kind == CardKind.AES:
+        key = keys.card_keys.get((body.key_version, body.uid))
+        return key is not None and verify_card_proof(key, head, body)
+    return kind == CardKind.PBOC and rules > RULES_1 and _is_proved_by_pboc(keys, head, body)
+
+
+def _is_proved_by_pboc(keys: LedgerKeys, head: RecordHead, body: Transaction | Completion) -> bool:
+    """The TAC of a PBOC purse, made with the clock of the record's head; a completion carries that clock."""
+    dtk = keys.pboc_keys.get((body.key_version, body.uid))
+    if dtk is None:
+        return False
+    if isinstance(body, Completion):
+        type_, clock_ms = body.original_type, body.reference
+        terminal, epoch, sequence = body.original_terminal, body.original_epoch, body.original_sequence
+    else:
+        type_, clock_ms = head.type, head.clock_ms
+        terminal, epoch, sequence = head.terminal, head.epoch, head.sequence
+    try:
+        moment = pboc_moment(clock_ms)
+        if type_ == RecordType.PURCHASE:
+            return verify_pboc_tac(
+                dtk, body.proof, amount_cents=body.amount_cents, terminal=terminal, epoch=epoch, sequence=sequence,
+                moment=moment,
+            )  # fmt: skip
+        if not isinstance(body, Load):
+            return False  # the purse makes no other proof
+        expected = load_tac(
+            dtk, balance_after_cents=body.balance_after_cents, counter=body.counter - 1,
+            amount_cents=body.amount_cents, terminal=terminal6(terminal, epoch), moment=moment,
+        )  # fmt: skip
+    except OutOfRange:
+        return False
+    return compare_digest(as_proof(expected), body.proof)
+
+
+def proof_number(card: CardState, body: Transaction | Completion) -> int:
+    """What tells one proof of a card from another under one identity, as `postings.counter` keeps it.
+
+    The counter, where the proof covers it. A PBOC purse proves no counter: the four bytes of its TAC, or a terminal
+    could bring one debit twice under two counters.
+    """
+    if card.kind == CardKind.PBOC and card.uid is not None:
+        return int.from_bytes(body.proof[:TAC_BYTES], "big")
+    return body.counter
