@@ -20,10 +20,17 @@ from onecard_agreement_events import EventCounts, judge_events
 MONEY_TYPES: Final = frozenset({0x01, 0x03, 0x04, 0x07, 0x20, 0x21})
 """What terminals, spool and ledger count: debits, and credits as negative amounts (docs/protocol.md §7.1)."""
 GREY: Final = "grey"
+OVER_LIMIT: Final = "over_limit"
+DOUBT: Final = "doubt"
 OPEN_KINDS_NOT_HELD: Final = ("gap", "quarantine")
 """Open items whose money terminals and spool count and the ledger's records do not hold."""
+RECORDS_BESIDE: Final = ("loads", "cancelled_twice", "doubts_proved", "doubts_spent")
+"""What the records' column has besides records: docs/money.md, "Agreement"."""
+ACCOUNTS_BESIDE: Final = ("booked_meals_cents", "refund_exceptions_cents")
+"""What the accounts' column has besides merchants; suspense is with the open items here."""
 REJECTED: Final = "rejected"
 GIVEN_BACK: Final = "not_spent"
+NOTHING: Final[Mapping[str, Any]] = {"by_merchant": {}}
 
 
 @dataclass(slots=True)
@@ -86,8 +93,8 @@ def compare(
     ledger_sums = _by_merchant(ledger["records"]["by_merchant"], "amount_cents")
     # held as a record, and not the merchant's: greys still open, and those that two persons gave back to their cards
     items = {**ledger["open_items"], **_decided(ledger)}
-    grey = _open(items, (GREY, GIVEN_BACK))
-    open_sums = _open(items, (*OPEN_KINDS_NOT_HELD, REJECTED, GREY, GIVEN_BACK))
+    grey = _open(items, (GREY, OVER_LIMIT, GIVEN_BACK))
+    open_sums = _open(items, (*OPEN_KINDS_NOT_HELD, REJECTED, GREY, OVER_LIMIT, GIVEN_BACK))
     nothing = (0, 0)
     for merchant in sorted(terminal_sums.keys() | spool_sums.keys() | ledger_sums.keys() | open_sums.keys()):
         found.lines.append(
@@ -173,7 +180,7 @@ def _decided(ledger: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _open(items: Mapping[str, Mapping[str, Any]], kinds: Iterable[str]) -> dict[int, int]:
     sums: dict[int, int] = {}
     for kind in kinds:
-        for merchant, cents in items[kind]["by_merchant"].items():
+        for merchant, cents in items.get(kind, NOTHING)["by_merchant"].items():
             sums[int(merchant)] = sums.get(int(merchant), 0) + cents
     return sums
 
@@ -219,19 +226,29 @@ def _judge(found: Agreement, spool: Mapping[str, Any], ledger: Mapping[str, Any]
 
 
 def _judge_money(found: Agreement, ledger: Mapping[str, Any]) -> None:
-    """What a merchant is owed comes from its records held, but open greys, and from proofs ahead of their records."""
+    """What accounts hold comes from records (docs/money.md, "Agreement"): in all, and for each merchant without meals
+    and refunds by itself.
+    """
     if ledger["forks"]:
         return  # a fork with a proof is money beside the records that terminals and spools count
-    items = ledger["open_items"]
+    items, apart = ledger["open_items"], ledger.get("apart", {})
+    ahead = _open(items, ("completion",))
     expected: dict[int | None, int] = {line.merchant: line.ledger_cents for line in found.lines}
-    for merchant, cents in _open(items, ("completion",)).items():
+    for merchant, cents in ahead.items():
         expected[merchant] = expected.get(merchant, 0) + cents
     owed: dict[int | None, int] = {one["merchant"]: one["balance_cents"] for one in ledger["merchants"]}
-    for who in sorted(expected.keys() | owed.keys(), key=str):
+    special = {int(merchant) for one in apart.values() for merchant in one["by_merchant"]}
+    for who in sorted((expected.keys() | owed.keys()) - special, key=str):
         if expected.get(who, 0) != owed.get(who, 0):
             found.disagreements.append(
                 f"merchant {who} is owed {owed.get(who, 0)} cents for records of {expected.get(who, 0)}"
             )
+    records = sum(line.ledger_cents for line in found.lines) + sum(ahead.values())
+    records += sum(apart.get(kind, {}).get("amount_cents", 0) for kind in RECORDS_BESIDE)
+    accounts = sum(owed.values()) + sum(ledger["conservation"].get(name, 0) for name in ACCOUNTS_BESIDE)
+    if records != accounts:
+        says = f"merchants, booked meals and refund exceptions hold {accounts} cents for records of {records}"
+        found.disagreements.append(says)
 
 
 def _judge_purses(found: Agreement, cards: Iterable[Mapping[str, int]], ledger: Mapping[str, Any]) -> None:
@@ -243,7 +260,9 @@ def _judge_purses(found: Agreement, cards: Iterable[Mapping[str, int]], ledger: 
     if not purses:
         return
     difference = sum(purses) - ledger["conservation"]["mirror_cents"]
-    grey_cents = ledger["open_items"][GREY]["amount_cents"]
+    items = ledger["open_items"]
+    doubt_cents = items.get(DOUBT, {}).get("amount_cents", 0)
+    grey_cents = items[GREY]["amount_cents"] + doubt_cents
     decided = ledger.get("decided", {})
     least = -int(decided.get("not_spent", {}).get("grey_cents", 0))
     most = grey_cents + int(decided.get("spent", {}).get("grey_cents", 0))
