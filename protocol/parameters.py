@@ -8,13 +8,12 @@ customer is in `rules`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from protocol.errors import Malformed, OutOfRange
+from protocol.canonical import Object, ascending, dump, load, whole
+from protocol.errors import OutOfRange, RemoteError
 from protocol.record_body import Buffer
-from protocol.strict_json import Members, decode_canonical, encode_canonical
 from protocol.trade_time import MS_PER_DAY, MS_PER_MINUTE
 
 FORMAT: Final = 1
@@ -34,8 +33,7 @@ LIST_AGE_MS_MAX: Final = 366 * MS_PER_DAY
 _UTC_OFFSET_MINUTES_MAX: Final = 14 * 60
 _U8: Final = 0xFF
 _U32: Final = 0xFFFF_FFFF
-
-_T = TypeVar("_T")
+_WHAT: Final = "parameters"
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -120,10 +118,10 @@ class Parameters:
 
     def content(self) -> bytes:
         """The bytes that are signed. Raises OutOfRange for values that no terminal would take."""
-        encoded = encode_canonical(
+        encoded = dump(
             {
                 "format": FORMAT,
-                "limits": {name: getattr(self.limits, name) for name in Limits.__slots__},
+                **{name: getattr(self.limits, name) for name in Limits.__slots__},
                 "groups": [{name: getattr(each, name) for name in Group.__slots__} for each in self.groups],
                 "meals": [_meal_fields(each) for each in self.meals],
                 "operator_cards": sorted(self.operator_cards),
@@ -132,7 +130,7 @@ class Parameters:
         )
         try:
             decode_parameters(encoded)
-        except Malformed as error:
+        except RemoteError as error:
             raise OutOfRange(str(error)) from None
         return encoded
 
@@ -141,89 +139,79 @@ class Parameters:
 
 
 def decode_parameters(data: Buffer) -> Parameters:
-    """The content of list kind 02. Raises Malformed, naming the member."""
-    members = Members(decode_canonical(data, what="parameters", bytes_max=CONTENT_BYTES_MAX), "parameters")
-    members.integer("format", FORMAT, FORMAT)
+    """The content of list kind 02. Raises TooLong, and Malformed naming the field."""
+    document = load(_WHAT, bytes(data[: CONTENT_BYTES_MAX + 1]), bytes_max=CONTENT_BYTES_MAX)
+    document.integer("format", FORMAT, FORMAT)
     found = Parameters(
-        limits=_limits(Members(members.take("limits"), "limits")),
-        groups=_each(members.array("groups", GROUPS_MAX), "groups", _group, lambda each: each.group),
-        meals=_each(members.array("meals", MEALS_MAX), "meals", _meal, lambda each: each.meal),
-        operator_cards=_cards(members.array("operator_cards", OPERATOR_CARDS_MAX)),
-        utc_offset_min=members.integer("utc_offset_min", -_UTC_OFFSET_MINUTES_MAX, _UTC_OFFSET_MINUTES_MAX),
+        limits=Limits(
+            amount_max_cents=document.integer("amount_max_cents", 1, AMOUNT_CENTS_MAX),
+            daily_max_cents=document.integer("daily_max_cents", 1, AMOUNT_CENTS_MAX),
+            list_age_ms_max=document.integer("list_age_ms_max", MS_PER_MINUTE, LIST_AGE_MS_MAX),
+            stale_max_cents=document.integer("stale_max_cents", 0, AMOUNT_CENTS_MAX),
+        ),
+        groups=document.items("groups", _group, most=GROUPS_MAX),
+        meals=document.items("meals", _meal, most=MEALS_MAX),
+        operator_cards=frozenset(cards := document.items("operator_cards", _card, most=OPERATOR_CARDS_MAX)),
+        utc_offset_min=document.integer("utc_offset_min", -_UTC_OFFSET_MINUTES_MAX, _UTC_OFFSET_MINUTES_MAX),
     )
-    members.end()
+    ascending(_WHAT, "groups", [each.group for each in found.groups])
+    ascending(_WHAT, "meals", [each.meal for each in found.meals])
+    ascending(_WHAT, "operator_cards", cards)
+    document.done()
     return found
 
 
-def _limits(members: Members) -> Limits:
-    found = Limits(
-        amount_max_cents=members.integer("amount_max_cents", 1, AMOUNT_CENTS_MAX),
-        daily_max_cents=members.integer("daily_max_cents", 1, AMOUNT_CENTS_MAX),
-        list_age_ms_max=members.integer("list_age_ms_max", MS_PER_MINUTE, LIST_AGE_MS_MAX),
-        stale_max_cents=members.integer("stale_max_cents", 0, AMOUNT_CENTS_MAX),
+def _group(what: str, path: str, value: object) -> Group:
+    given = Object(what, path, value)
+    found = Group(
+        group=given.integer("group", 0, _U8),
+        daily_max_cents=given.integer("daily_max_cents", 1, AMOUNT_CENTS_MAX),
+        discount_per_mille=given.integer("discount_per_mille", 0, PER_MILLE),
     )
-    members.end()
+    given.done()
     return found
 
 
-def _group(members: Members) -> Group:
-    return Group(
-        group=members.integer("group", 0, _U8),
-        daily_max_cents=members.integer("daily_max_cents", 1, AMOUNT_CENTS_MAX),
-        discount_per_mille=members.integer("discount_per_mille", 0, PER_MILLE),
+def _menu(what: str, path: str, value: object) -> Menu:
+    given = Object(what, path, value)
+    found = Menu(
+        menu=given.integer("menu", 1, _U8),
+        name=_name(given),
+        price_cents=given.integer("price_cents", 0, AMOUNT_CENTS_MAX),
     )
+    given.done()
+    return found
 
 
-def _menu(members: Members) -> Menu:
-    return Menu(
-        menu=members.integer("menu", 1, _U8),
-        name=members.text("name", NAME_CHARS_MAX),
-        price_cents=members.integer("price_cents", 0, AMOUNT_CENTS_MAX),
-    )
-
-
-def _meal(members: Members) -> Meal:
+def _meal(what: str, path: str, value: object) -> Meal:
+    given = Object(what, path, value)
     found = Meal(
-        meal=members.integer("meal", 1, _U8),
-        name=members.text("name", NAME_CHARS_MAX),
-        card_max=members.integer("card_max", 1, _U8),
-        booking_days_max=members.integer("booking_days_max", 0, BOOKING_DAYS_MAX),
-        cut_off_min=members.integer("cut_off_min", -BOOKING_DAYS_MAX * MINUTES_PER_DAY, MINUTES_PER_DAY),
-        serving_from_min=members.integer("serving_from_min", 0, MINUTES_PER_DAY - 1),
-        serving_to_min=members.integer("serving_to_min", 1, MINUTES_PER_DAY),
-        walk_in_cents=members.integer("walk_in_cents", 0, AMOUNT_CENTS_MAX),
-        menus=_each(members.array("menus", MENUS_MAX), "menus", _menu, lambda each: each.menu),
+        meal=given.integer("meal", 1, _U8),
+        name=_name(given),
+        card_max=given.integer("card_max", 1, _U8),
+        booking_days_max=given.integer("booking_days_max", 0, BOOKING_DAYS_MAX),
+        cut_off_min=given.integer("cut_off_min", -BOOKING_DAYS_MAX * MINUTES_PER_DAY, MINUTES_PER_DAY),
+        serving_from_min=given.integer("serving_from_min", 0, MINUTES_PER_DAY - 1),
+        serving_to_min=given.integer("serving_to_min", 1, MINUTES_PER_DAY),
+        walk_in_cents=given.integer("walk_in_cents", 0, AMOUNT_CENTS_MAX),
+        menus=given.items("menus", _menu, most=MENUS_MAX),
     )
+    given.done()
+    ascending(what, f"{path}.menus", [each.menu for each in found.menus])
     if found.serving_from_min >= found.serving_to_min:
-        raise Malformed("meals.serving_to_min", "not after serving_from_min: a meal does not cross midnight")
+        given.wrong("has a serving_to_min that is not after serving_from_min: a meal does not cross midnight")
     return found
 
 
-def _each(values: list[Any], where: str, read: Callable[[Members], _T], number: Callable[[_T], int]) -> tuple[_T, ...]:
-    """Objects in ascending order of their numbers, none twice."""
-    found = []
-    for value in values:
-        members = Members(value, where)
-        found.append(read(members))
-        members.end()
-    _rising((number(each) for each in found), where)
-    return tuple(found)
+def _name(given: Object) -> str:
+    name = given.text("name", characters_max=NAME_CHARS_MAX)
+    if not name:
+        given.wrong("has an empty name")
+    return name
 
 
-def _cards(values: list[Any]) -> frozenset[int]:
-    for value in values:
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _U32:
-            raise Malformed("operator_cards", "no card number")
-    _rising(values, "operator_cards")
-    return frozenset(values)
-
-
-def _rising(numbers: Iterable[int], where: str) -> None:
-    before = -1
-    for number in numbers:
-        if number <= before:
-            raise Malformed(where, f"{number} after {before}: numbers rise, none occurs twice")
-        before = number
+def _card(what: str, path: str, value: object) -> int:
+    return whole(what, path, value, 1, _U32)
 
 
 def _meal_fields(meal: Meal) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import Malformed, OutOfRange
+from protocol.canonical import dump
+from protocol.errors import Malformed, OutOfRange, RemoteError
 from protocol.parameters import (
     AMOUNT_CENTS_MAX,
     CONTENT_BYTES_MAX,
@@ -23,7 +24,6 @@ from protocol.parameters import (
     Parameters,
     decode_parameters,
 )
-from protocol.strict_json import decode_canonical, encode_canonical
 from tests.hostile import HostileKit
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -48,7 +48,7 @@ SITE = Parameters(
 
 
 def changed(path: str, value: Any) -> bytes:
-    """The example with one member replaced, or (value None) left out; `path` as in limits.amount_max_cents."""
+    """The example with one member replaced, or (value None) left out; `path` as in amount_max_cents."""
     content = json.loads(EXAMPLE)
     *way, last = path.split(".")
     place = content
@@ -58,13 +58,13 @@ def changed(path: str, value: Any) -> bytes:
         del place[last]
     else:
         place[last] = value
-    return encode_canonical(content)
+    return dump(content)
 
 
 def test_the_example_on_the_page_is_the_example_file_and_means_what_it_says() -> None:
     block = re.search(r"```json\n(.*?)```", (DOCS / "parameters.md").read_text("utf-8"), re.DOTALL)
     assert block is not None
-    assert encode_canonical(json.loads(block[1])) == EXAMPLE
+    assert dump(json.loads(block[1])) == EXAMPLE
     assert decode_parameters(EXAMPLE) == SITE
     assert SITE.content() == EXAMPLE
 
@@ -82,14 +82,13 @@ def test_a_terminal_without_parameters_is_limited_by_nothing_and_offers_nothing(
         ("format", 2),
         ("format", True),
         ("utc_offset_min", 841),
-        ("limits.amount_max_cents", 0),
-        ("limits.amount_max_cents", 1 << 31),
-        ("limits.amount_max_cents", "20000"),
-        ("limits.daily_max_cents", 0),
-        ("limits.list_age_ms_max", 59_999),
-        ("limits.stale_max_cents", -1),
-        ("limits.stale_max_cents", None),
-        ("limits", []),
+        ("amount_max_cents", 0),
+        ("amount_max_cents", 1 << 31),
+        ("amount_max_cents", "20000"),
+        ("daily_max_cents", 0),
+        ("list_age_ms_max", 59_999),
+        ("stale_max_cents", -1),
+        ("stale_max_cents", None),
         ("groups", {}),
         ("groups", [{}] * 257),
         ("groups.group", 256),
@@ -123,9 +122,9 @@ def test_what_is_missing_or_out_of_bounds_is_refused_by_name(path: str, value: A
     assert path.rsplit(".", maxsplit=1)[-1].removesuffix("s") in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["limit", "limits.amount_max", "groups.colour", "meals.price", "meals.menus.tax"])
+@pytest.mark.parametrize("path", ["limit", "groups.colour", "meals.price", "meals.menus.tax"])
 def test_what_nobody_knows_is_refused_by_name(path: str) -> None:
-    with pytest.raises(Malformed, match=f"unknown: '{path.rsplit('.', maxsplit=1)[-1]}'"):
+    with pytest.raises(Malformed, match=f"unknown field '{path.rsplit('.', maxsplit=1)[-1]}'"):
         decode_parameters(changed(path, 1))
 
 
@@ -153,7 +152,7 @@ def test_what_nobody_knows_is_refused_by_name(path: str) -> None:
     ids=lambda data: f"{data[:12]!r}, {len(data)} bytes",
 )
 def test_any_other_spelling_is_refused(data: bytes) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(RemoteError):
         decode_parameters(data)
 
 
@@ -215,21 +214,6 @@ ANY = st.builds(
 @given(ANY)
 def test_parameters_survive_their_encoding(parameters: Parameters) -> None:
     assert decode_parameters(parameters.content()) == parameters
-
-
-@given(
-    st.recursive(
-        st.integers() | st.text() | st.booleans(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-        max_leaves=8,
-    )
-)
-def test_canonical_json_has_one_spelling(value: Any) -> None:
-    try:
-        data = encode_canonical(value)
-    except ValueError:
-        return  # half a surrogate: not text
-    assert decode_canonical(data, what="any", bytes_max=1 << 20) == value
 
 
 def test_local_time_is_that_of_the_site() -> None:
