@@ -22,6 +22,7 @@ from typing import Any, Final, Self, TextIO
 from protocol.cards.apdu import Identity
 from protocol.codes import RecordType
 from protocol.ports import Clock
+from protocol.record_bodies import PROVED_TYPES
 from protocol.records import read_head
 from terminal_sim.dump import dump_flash
 from terminal_sim.errors import SimError
@@ -167,15 +168,18 @@ def _cards(fleet: Fleet) -> Iterator[dict[str, Any]]:
 def oracle_report(fleet: Fleet, chips: Chips, flash: FlashTotals) -> dict[str, Any]:
     """R18's sums, and whether what flash says is what cards did.
 
-    Agreement: purchases by flash = debits executed − those whose record is grey or missing, and none is missing.
+    Agreement: what flash counts = what cards did, credits taken off, − what is grey, in doubt or missing there, and
+    none is missing.
     """
     oracle = fleet.truth.oracle
     doubtful = [identity for identity in oracle.executed if identity not in oracle.sold]
     recorded_as = _types_in_flash(fleet, chips, doubtful)
     greys = [each for each in doubtful if recorded_as.get(each) == RecordType.GREY]
-    grey_cents = sum(oracle.executed[each].amount_cents for each in greys)
-    unrecorded = [each for each in doubtful if recorded_as.get(each) not in {RecordType.PURCHASE, RecordType.GREY}]
-    unrecorded_cents = sum(oracle.executed[each].amount_cents for each in unrecorded)
+    greys += [each for each in doubtful if recorded_as.get(each) == RecordType.DOUBT]
+    grey_cents = sum(oracle.executed[each].taken_cents for each in greys)
+    recorded = {*PROVED_TYPES, RecordType.GREY, RecordType.DOUBT}
+    unrecorded = [each for each in doubtful if recorded_as.get(each) not in recorded]
+    unrecorded_cents = sum(oracle.executed[each].taken_cents for each in unrecorded)
     executed_cents = oracle.executed_cents()
     purchases_cents = flash.money_cents - flash.grey_cents
     faults = oracle.check_cards(fleet.cards)

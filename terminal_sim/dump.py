@@ -9,11 +9,11 @@ from typing import Any
 
 from protocol.errors import ProtocolError
 from protocol.record_bodies import Grey
-from protocol.records import MONEY_TYPES, Purchase, decode_body, read_head
+from protocol.records import counted_cents, decode_body, read_head
 from protocol.signed import SignedHead
 from terminal_sim.errors import RecordGone, SectorDead
 from terminal_sim.flash import VirtualFlash
-from terminal_sim.journal import Journal
+from terminal_sim.journal import EntryKind, Journal
 from terminal_sim.layout import FlashLayout
 from terminal_sim.lists import DenyListMemory
 from terminal_sim.ring import EpochMarks, Ring
@@ -52,7 +52,7 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
     if last is not None and last.entry.sequence >= marks.next:
         if last.record_type:
             next_sequence = last.entry.sequence + 1
-        elif last.entry.amount_cents:
+        elif last.entry.kind == EntryKind.INTENT:
             owed = {
                 "sequence": last.entry.sequence,
                 "amount_cents": last.entry.amount_cents,
@@ -73,11 +73,13 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
         name = f"{head.type:02x}"
         types[name] = types.get(name, 0) + 1
         running_count, running_sum_cents = head.running_count, head.running_sum_cents
-        if head.type in MONEY_TYPES and isinstance(body, Purchase | Grey):
-            totals = merchants.setdefault(str(body.merchant), {"count": 0, "cents": 0, "grey_cents": 0})
+        cents = counted_cents(body)
+        if cents:
+            merchant = getattr(body, "merchant", 0)  # nobody's: a load
+            totals = merchants.setdefault(str(merchant), {"count": 0, "cents": 0, "grey_cents": 0})
             totals["count"] += 1
-            totals["cents"] += body.amount_cents
-            totals["grey_cents"] += body.amount_cents if isinstance(body, Grey) else 0
+            totals["cents"] += cents
+            totals["grey_cents"] += cents if isinstance(body, Grey) else 0
     return {
         "epoch": marks.epoch,
         "boot": journal.boot,
