@@ -28,6 +28,7 @@ from terminal_sim.dump import dump_flash
 from terminal_sim.errors import SimError
 from terminal_sim.fleet import Fleet
 from terminal_sim.layout import FlashLayout
+from terminal_sim.oracle import Oracle
 from terminal_sim.population import Chips
 from terminal_sim.ring import Ring
 from terminal_sim.till import Till
@@ -172,7 +173,7 @@ def oracle_report(fleet: Fleet, chips: Chips, flash: FlashTotals) -> dict[str, A
     none is missing.
     """
     oracle = fleet.truth.oracle
-    doubtful = [identity for identity in oracle.executed if identity not in oracle.sold]
+    doubtful = [each for each in oracle.executed if each not in oracle.sold and each not in oracle.done]
     recorded_as = _types_in_flash(fleet, chips, doubtful)
     greys = [each for each in doubtful if recorded_as.get(each) == RecordType.GREY]
     greys += [each for each in doubtful if recorded_as.get(each) == RecordType.DOUBT]
@@ -200,6 +201,7 @@ def oracle_report(fleet: Fleet, chips: Chips, flash: FlashTotals) -> dict[str, A
         "executed_by_merchant": {str(name): cents for name, cents in sorted(oracle.executed_by_merchant().items())},
         "sold_count": len(oracle.sold),
         "sold_cents": sum(oracle.sold.values()),
+        "done_by_type": _done_by_type(oracle),
         "interrupted_taps": fleet.truth.interrupted,
         "refused": dict(sorted(oracle.refused.items())),
         "flash_purchases_cents": purchases_cents,
@@ -219,6 +221,17 @@ def oracle_report(fleet: Fleet, chips: Chips, flash: FlashTotals) -> dict[str, A
             "purses = ledger mirrors - executed and not posted + grey posted whose debit did not happen (R18)",
         ],
     }
+
+
+def _done_by_type(oracle: Oracle) -> dict[str, dict[str, int]]:
+    """What customers were told besides sales: record type → count and cents."""
+    found: dict[str, dict[str, int]] = {}
+    for identity, cents in oracle.done.items():
+        name = RecordType(oracle.executed[identity].type).name.lower() if identity in oracle.executed else "unknown"
+        totals = found.setdefault(name, {"count": 0, "cents": 0})
+        totals["count"] += 1
+        totals["cents"] += cents
+    return dict(sorted(found.items()))
 
 
 def _named(identity: Identity) -> dict[str, Any]:

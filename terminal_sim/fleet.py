@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from protocol.cards.image import AesCardImage
+from protocol.parameters import Parameters
 from protocol.ports import Clock, Log, Network, Random
 from terminal_sim.card import CardField
+from terminal_sim.customers import Customers, usual_parameters
 from terminal_sim.draws import Draws
 from terminal_sim.errors import PowerCut
 from terminal_sim.faults import Chance, NetworkCut, PowerCuts
 from terminal_sim.figures import Figures, SessionNote
 from terminal_sim.load import PlannedTap
+from terminal_sim.load_station import LoadOrder
 from terminal_sim.outage import FaultyNetwork
 from terminal_sim.outcome import TapResult
 from terminal_sim.population import CardShelf, Chips, Seat
@@ -52,6 +55,8 @@ class Fleet:
         log: Log,
         note: Note,
         on_session: SessionNote | None = None,
+        parameters: Parameters | None = None,
+        orders: Sequence[LoadOrder] = (),
     ) -> None:
         self.cards = cards
         self.card_numbers = [each.number for each in opening]
@@ -72,8 +77,16 @@ class Fleet:
         self._dark_ms = DARK_MS_USUAL
         self._network_faults = 0
         self.figures = Figures(clock, [seat.secrets.terminal for seat in seats], on_session=on_session)
+        self.customers = Customers(seed, cards, self._operator_field)
         shared = Surroundings(
-            addresses=addresses, clock=clock, network=self.network, random=random, log=log, figures=self.figures
+            addresses=addresses,
+            clock=clock,
+            network=self.network,
+            random=random,
+            log=log,
+            figures=self.figures,
+            parameters=parameters if parameters is not None else usual_parameters(self.card_numbers[0]),
+            orders=orders,
         )
         draws = Draws(seed, "tills")
         self.tills = [
@@ -135,16 +148,22 @@ class Fleet:
         disturbance = self.chance.disturbance() if torn else None
         if torn:
             self.count_fault("torn")
+        assert till.terminal is not None
+        terminal, secrets = till.terminal, till.seat.secrets
+        visit = self.customers.visit(terminal, self.truth.taps_done, numbers[card], planned.amount_cents)
         field = CardField(
-            self.cards, numbers[card], self._random, disturbance=disturbance, on_write=self.truth.card_written
+            self.cards, visit.card, self._random, disturbance=disturbance, on_write=self.truth.card_written
         )
-        secrets = till.seat.secrets
         try:
-            result = till.tap(field, planned.amount_cents)
+            result = till.serve(visit.act, field)
         except PowerCut:
             self.truth.tap_interrupted(secrets.terminal, secrets.epoch)
             return
+        self.customers.left(terminal, result)
         self.truth.answered(secrets.terminal, secrets.epoch, result)
+
+    def _operator_field(self, card: int) -> CardField:
+        return CardField(self.cards, card, self._random, on_write=self.truth.card_written)
 
     def tap_stolen(self, card: int, amount_cents: int) -> tuple[Till, TapResult] | None:
         """The thief taps a card (its number) at a till drawn from the seed; None if that came to nothing."""

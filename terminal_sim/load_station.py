@@ -87,12 +87,23 @@ class LoadStation(SellingTerminal):
 
     def give_orders(self, orders: Iterable[LoadOrder]) -> None:
         """What the ledger has in flight now, in the place of what was given before; other stations' are left out."""
-        not_executed = self._not_executed()
+        over = {each.order for each in self._bodies() if isinstance(each, Load | LoadNotExecuted)}
         opened: dict[int, list[LoadOrder]] = {}
         for each in sorted(orders):
-            if each.station == self.secrets.terminal and each.order not in not_executed:
+            if each.station == self.secrets.terminal and each.order not in over:
                 opened.setdefault(each.card, []).append(each)
         self._open = opened
+
+    def cards_waiting(self) -> list[int]:
+        """Cards that have an open order here, ascending."""
+        return sorted(card for card, orders in self._open.items() if orders)
+
+    def made(self, record: bytes | None) -> None:
+        super().made(record)
+        body = decode_body(record) if record is not None else None
+        if isinstance(body, Load):
+            held = self._open.get(body.card, [])
+            held[:] = [each for each in held if each.order != body.order]
 
     def tap(self, card: CardReader, amount_cents: int) -> TapResult:
         """Execute the oldest open order of the card in the field; what is paid out is in the order."""
@@ -135,9 +146,6 @@ class LoadStation(SellingTerminal):
 
     def _next_order(self, card: int, meals: CardMeals) -> LoadOrder | None:
         return next((each for each in self._open.get(card, ()) if each.serial > meals.load_serial), None)
-
-    def _not_executed(self) -> set[int]:
-        return {each.order for each in self._bodies() if isinstance(each, LoadNotExecuted)}
 
     def _asked(self) -> set[int]:
         """Orders for which a card was asked, with whatever outcome."""

@@ -59,6 +59,8 @@ class Oracle:
     """Card → purse at the start, and credits executed since."""
     executed: dict[Identity, Executed] = field(default_factory=dict)
     sold: dict[Identity, int] = field(default_factory=dict)
+    done: dict[Identity, int] = field(default_factory=dict)
+    """As `sold`, of the transactions that are no sale."""
     grey: dict[Identity, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     """Reason → taps."""
@@ -95,9 +97,10 @@ class Oracle:
         if result.outcome in {Outcome.SOLD, Outcome.DONE}:
             if executed is None or (executed.card, executed.amount_cents) != (result.card, result.amount_cents):
                 self.faults.append(f"{identity} was sold, and the card has not paid that")
-            if identity in self.sold:
+            told = self.sold if result.outcome is Outcome.SOLD else self.done
+            if identity in told:
                 self.faults.append(f"{identity} was sold twice")
-            self.sold[identity] = result.amount_cents
+            told[identity] = result.amount_cents
         elif result.outcome is Outcome.GREY:
             self.grey[identity] = result.amount_cents
         else:

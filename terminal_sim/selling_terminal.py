@@ -14,7 +14,7 @@ from protocol.cards.dialogue import Authenticated, CardSeen, TransactionDialogue
 from protocol.cards.events import Step
 from protocol.codes import CardKind, RecordType
 from protocol.errors import ProtocolError
-from protocol.parameters import Parameters
+from protocol.parameters import Limits, Parameters
 from protocol.ports import Log, Random
 from protocol.record_bodies import (
     Body,
@@ -78,9 +78,9 @@ class SellingTerminal(PosTerminal):
     def tap(self, card: CardReader, amount_cents: int) -> TapResult:
         """Sell for the price of `amount_cents`, less the card group's discount.
 
-        Where the parameters limit nothing there is nothing to ask the rules, and every kind of card is sold to.
+        Where the parameters limit no sale there is nothing to ask the rules, and every kind of card is sold to.
         """
-        if self.parameters == Parameters():
+        if not self._has_limits():
             return super().tap(card, amount_cents)
         return self.transact(card, RecordType.PURCHASE, lambda _, __: _purchase(amount_cents))
 
@@ -179,7 +179,7 @@ class SellingTerminal(PosTerminal):
     # -- inside
 
     def _has_limits(self) -> bool:
-        return self.parameters != Parameters()
+        return self.parameters.limits != Limits() or bool(self.parameters.groups)
 
     def _is_denied(self, card: int) -> bool:
         try:

@@ -7,20 +7,31 @@ It decides nothing: its owner taps, cuts and switches on again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.codes import TerminalKind
+from protocol.parameters import Parameters
 from protocol.ports import Clock, Log, Network, Random
+from terminal_sim.customers import Act
 from terminal_sim.draws import Draws
 from terminal_sim.errors import PowerCut
 from terminal_sim.figures import Figures
-from terminal_sim.firmware import CardReader, PosTerminal, TapResult
 from terminal_sim.flash import CutAfter, VirtualFlash
+from terminal_sim.load_station import LoadOrder, LoadStation
+from terminal_sim.meal_terminal import MealTerminal
+from terminal_sim.outcome import CardReader, TapResult
 from terminal_sim.population import Seat
 from terminal_sim.rtc import DriftingRtc
+from terminal_sim.selling_terminal import SellingTerminal
 from terminal_sim.uplink import Uplink, UplinkState
 
+TERMINAL_OF: Final[Mapping[int, type[SellingTerminal]]] = {
+    TerminalKind.POS: SellingTerminal,
+    TerminalKind.MEAL: MealTerminal,
+    TerminalKind.LOAD_STATION: LoadStation,
+}
 DRIFT_PPM_MAX: Final = 50  # an uncompensated crystal
 CLOCK_ERROR_MS_MAX: Final = 90_000
 
@@ -35,6 +46,10 @@ class Surroundings:
     random: Random
     log: Log
     figures: Figures
+    parameters: Parameters | None = None
+    """Of the site; None: those that limit nothing."""
+    orders: Sequence[LoadOrder] = ()
+    """For the load stations."""
 
 
 class Till:
@@ -56,7 +71,7 @@ class Till:
         self.seat = seat
         self.flash = flash
         self.boots = 0
-        self.terminal: PosTerminal | None = None
+        self.terminal: SellingTerminal | None = None
         self.uplink: Uplink | None = None
         self._shared = shared
         self._went_dark = went_dark
@@ -92,7 +107,16 @@ class Till:
         shared = self._shared
         self.flash.power_on()
         self.boots += 1
-        terminal = PosTerminal(self.flash, self.seat.secrets, rtc=self.rtc, random=shared.random, log=shared.log)
+        terminal = TERMINAL_OF.get(self.seat.secrets.terminal_kind, SellingTerminal)(
+            self.flash,
+            self.seat.secrets,
+            rtc=self.rtc,
+            random=shared.random,
+            log=shared.log,
+            parameters=shared.parameters,
+        )
+        if isinstance(terminal, LoadStation):
+            terminal.give_orders(shared.orders)
         self.terminal = terminal
         if terminal.memory is not None:
             rings = terminal.memory.ring.epochs.values()
@@ -116,9 +140,13 @@ class Till:
 
     def tap(self, card: CardReader, amount_cents: int) -> TapResult:
         """Raises PowerCut: the till has gone dark under the card."""
+        return self.serve(lambda terminal, held: terminal.tap(held, amount_cents), card)
+
+    def serve(self, act: Act, card: CardReader) -> TapResult:
+        """Whatever a customer does with a card; raises PowerCut as `tap` does."""
         assert self.terminal is not None
         try:
-            return self.terminal.tap(card, amount_cents)
+            return act(self.terminal, card)
         except PowerCut:
             self._dark()
             raise
