@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from protocol.cards.image import AesCardImage
+from protocol.codes import TerminalKind
 from protocol.parameters import Parameters
 from protocol.ports import Clock, Log, Network, Random
 from terminal_sim.card import CardField
@@ -85,7 +86,7 @@ class Fleet:
             random=random,
             log=log,
             figures=self.figures,
-            parameters=parameters if parameters is not None else usual_parameters(self.card_numbers[0]),
+            parameters=parameters if parameters is not None else self._usual_parameters(seats),
             orders=orders,
         )
         draws = Draws(seed, "tills")
@@ -93,6 +94,11 @@ class Fleet:
             Till(index, seat, chips.chip(index), shared, draws=draws, went_dark=self._went_dark)
             for index, seat in enumerate(seats)
         ]
+
+    def _usual_parameters(self, seats: Sequence[Seat]) -> Parameters | None:
+        """For a fleet of several kinds; tills alone just sell."""
+        kinds = {seat.secrets.terminal_kind for seat in seats}
+        return usual_parameters(self.card_numbers[0]) if kinds - {TerminalKind.POS} else None
 
     # -- power
 

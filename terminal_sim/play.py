@@ -76,7 +76,8 @@ class Circumstances:
     drain_ms: int = 60_000
     keep_log: bool = False
     parameters: Path | None = None
-    """The site's parameters (docs/parameters.md); None: no limits, one meal that is served all day."""
+    """The site's parameters (docs/parameters.md); None: no limits, and in a fleet of several kinds one meal that is
+    served all day."""
     orders: Path | None = None
     """Load orders, JSON lines as the ledger exports them."""
 
