@@ -111,7 +111,7 @@ class Refund(RecordBody):
 
     TYPE: ClassVar[int] = RecordType.REFUND
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("!II7sBIiIHBx8sII8x")
-    NEVER_ZERO: ClassVar[tuple[str, ...]] = ("card", "amount_cents")
+    NEVER_ZERO: ClassVar[tuple[str, ...]] = ("card", "amount_cents", "reference")
 
     merchant: int
     card: int

@@ -1,7 +1,7 @@
 """The SAM (安全存取模块): derives and uses card keys, never exports them (R36, R37; docs/protocol.md §2, §12). Pure.
 
 It makes only the MACs that a dialogue needs, over typed facts: there is no verb that MACs bytes of the caller's
-choice, and none that touches a TAC or load key.
+choice, and none that touches a TAC key. A till's SAM has the refund key, only a load station's has the load key (R21).
 """
 
 from __future__ import annotations
@@ -9,19 +9,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from hmac import compare_digest
 from typing import Final, Protocol
 
-from protocol.cards.apdu import (
-    DebitOrder,
-    Identity,
-    authenticate_mac_input,
-    confirm_mac_input,
-    debit_fields,
-    debit_mac_input,
-    identity_fields,
-)
+from protocol.cards.apdu import CardOrder, Identity, authenticate_mac_input, confirm_mac_input, identity_fields
+from protocol.cards.orders import VERBS, KeyPurpose, order_fields, order_mac_input
+from protocol.codes import RecordType
 from protocol.errors import OutOfRange, ProofError
 from protocol.keys import card_key
 from protocol.mac import KEY_BYTES, MacKey
@@ -36,8 +29,8 @@ class Sam(Protocol):
     Every verb raises ProofError for a key version that the SAM does not hold: the card is not one of ours.
     """
 
-    def holds(self, key_version: int) -> bool:
-        """Whether cards of this key version can be served."""
+    def holds(self, key_version: int, type_: int = RecordType.PURCHASE) -> bool:
+        """Whether cards of this key version can be served, for transactions of this record type."""
 
     def authenticate_mac(
         self,
@@ -66,10 +59,10 @@ class Sam(Protocol):
     ) -> bool:
         """Whether the card's answer to AUTHENTICATE proves that card, balance and counter, now."""
 
-    def debit_mac(
-        self, key_version: int, uid: bytes, *, terminal_challenge: bytes, card_challenge: bytes, order: DebitOrder
+    def order_mac(
+        self, key_version: int, uid: bytes, *, terminal_challenge: bytes, card_challenge: bytes, order: CardOrder
     ) -> bytes:
-        """The MAC (8 bytes) of a DEBIT."""
+        """The MAC (8 bytes) of a DEBIT or of another transaction; ask `holds` first."""
 
     def confirm_mac(
         self, key_version: int, uid: bytes, *, terminal_challenge: bytes, card_challenge: bytes, identity: Identity
@@ -77,17 +70,15 @@ class Sam(Protocol):
         """The MAC (8 bytes) of a CONFIRM."""
 
 
-class _Purpose(IntEnum):
-    AUTHENTICATE = 0
-    DEBIT = 1
-
-
 @dataclass(slots=True, frozen=True)
 class TerminalMasters:
-    """The masters that a selling terminal's SAM has, of one version: never load, never TAC (R36)."""
+    """The masters of one version in a terminal's SAM, never TAC (R36); what is empty, that SAM does not have."""
 
     authenticate: bytes
     debit: bytes
+    refund: bytes = b""
+    load: bytes = b""
+    """In a load station's only."""
 
     def __repr__(self) -> str:
         return "TerminalMasters(…)"
@@ -104,14 +95,19 @@ class SoftwareSam:
         for version, keys in masters.items():
             if not 1 <= version <= VERSION_MAX:
                 raise OutOfRange(f"master key version {version}")
-            if len(keys.authenticate) != KEY_BYTES or len(keys.debit) != KEY_BYTES:
+            if {len(keys.authenticate), len(keys.debit)} != {KEY_BYTES}:
                 raise OutOfRange(f"a master key has {KEY_BYTES} bytes")
-        self._masters = {version: (keys.authenticate, keys.debit) for version, keys in masters.items()}
+            if not {len(keys.refund), len(keys.load)} <= {0, KEY_BYTES}:
+                raise OutOfRange(f"a master key has {KEY_BYTES} bytes")
+        self._masters = {
+            version: (keys.authenticate, keys.debit, keys.refund, keys.load) for version, keys in masters.items()
+        }
         self._contexts: OrderedDict[tuple[int, int, bytes], MacKey] = OrderedDict()
         self._contexts_max = contexts_max
 
-    def holds(self, key_version: int) -> bool:
-        return key_version in self._masters
+    def holds(self, key_version: int, type_: int = RecordType.PURCHASE) -> bool:
+        masters, verb = self._masters.get(key_version), VERBS.get(type_)
+        return masters is not None and verb is not None and bool(masters[verb.purpose])
 
     def authenticate_mac(
         self,
@@ -125,7 +121,7 @@ class SoftwareSam:
         counter: int,
     ) -> bytes:
         covered = authenticate_mac_input(terminal_challenge, card_challenge, number, balance_cents, counter)
-        return self._key(_Purpose.AUTHENTICATE, key_version, uid).mac8(covered)
+        return self._key(KeyPurpose.AUTHENTICATE, key_version, uid).mac8(covered)
 
     def verify_authenticate(
         self,
@@ -150,27 +146,28 @@ class SoftwareSam:
         )
         return compare_digest(expected, mac)
 
-    def debit_mac(
-        self, key_version: int, uid: bytes, *, terminal_challenge: bytes, card_challenge: bytes, order: DebitOrder
+    def order_mac(
+        self, key_version: int, uid: bytes, *, terminal_challenge: bytes, card_challenge: bytes, order: CardOrder
     ) -> bytes:
-        covered = debit_mac_input(terminal_challenge, card_challenge, debit_fields(order))
-        return self._key(_Purpose.DEBIT, key_version, uid).mac8(covered)
+        fields, verb = order_fields(order), VERBS[order.type]
+        covered = order_mac_input(verb, terminal_challenge, card_challenge, fields)
+        return self._key(verb.purpose, key_version, uid).mac8(covered)
 
     def confirm_mac(
         self, key_version: int, uid: bytes, *, terminal_challenge: bytes, card_challenge: bytes, identity: Identity
     ) -> bytes:
         covered = confirm_mac_input(terminal_challenge, card_challenge, identity_fields(identity))
-        return self._key(_Purpose.AUTHENTICATE, key_version, uid).mac8(covered)
+        return self._key(KeyPurpose.AUTHENTICATE, key_version, uid).mac8(covered)
 
-    def _key(self, purpose: _Purpose, key_version: int, uid: bytes) -> MacKey:
+    def _key(self, purpose: KeyPurpose, key_version: int, uid: bytes) -> MacKey:
         name = (purpose, key_version, uid)
         key = self._contexts.get(name)
         if key is not None:
             self._contexts.move_to_end(name)
             return key
         masters = self._masters.get(key_version)
-        if masters is None:
-            raise ProofError(f"card key version {key_version} is not in this SAM")
+        if masters is None or not masters[purpose]:
+            raise ProofError(f"card key version {key_version} is not in this SAM for {purpose.name.lower()}")
         key = self._contexts[name] = MacKey(card_key(masters[purpose], uid))
         if len(self._contexts) > self._contexts_max:
             self._contexts.popitem(last=False)

@@ -23,6 +23,7 @@ from typing import Any, Final, Self, TextIO
 from protocol.cards.apdu import Identity
 from protocol.codes import RecordType
 from protocol.ports import Clock
+from protocol.record_bodies import PROVED_TYPES
 from protocol.records import read_head
 from terminal_sim.card_kinds import counter_of, is_torn, kind_of
 from terminal_sim.dump import dump_flash
@@ -30,7 +31,8 @@ from terminal_sim.errors import SimError
 from terminal_sim.flash import VirtualFlash
 from terminal_sim.fleet import Fleet
 from terminal_sim.greys import WAITING, judged, left_on_cards
-from terminal_sim.layout import FlashLayout
+from terminal_sim.kinds import layout_of
+from terminal_sim.oracle import Oracle
 from terminal_sim.population import Chips, Seat
 from terminal_sim.ring import Ring
 
@@ -178,7 +180,7 @@ def write_artefacts(
 
 def _terminal(seat: Seat, chip: VirtualFlash, boots: int, flash: FlashTotals) -> dict[str, Any]:
     secrets = seat.secrets
-    dumped = dump_flash(chip, secrets.terminal, layout=FlashLayout.of_kind(chip.size_bytes, secrets.terminal_kind))
+    dumped = dump_flash(chip, secrets.terminal, layout=layout_of(chip.size_bytes, secrets.terminal_kind))
     flash.add(dumped)
     return {"name": seat.name, "merchant": secrets.merchant, "epoch": secrets.epoch, "boots": boots} | dumped
 
@@ -200,15 +202,18 @@ def _cards(fleet: Fleet) -> Iterator[dict[str, Any]]:
 def oracle_report(fleet: Fleet, chips: Chips, flash: FlashTotals) -> dict[str, Any]:
     """R18's sums, and whether what flash says is what cards did.
 
-    Agreement: purchases by flash = debits executed − those whose record is grey or missing, and none is missing.
+    Agreement: what flash counts = what cards did, credits taken off, − what is grey, in doubt or missing there, and
+    none is missing.
     """
     oracle = fleet.truth.oracle
-    doubtful = [identity for identity in oracle.executed if identity not in oracle.sold]
+    doubtful = [each for each in oracle.executed if each not in oracle.sold and each not in oracle.done]
     recorded_as = _types_in_flash(fleet, chips, doubtful)
     greys = [each for each in doubtful if recorded_as.get(each) == RecordType.GREY]
-    grey_cents = sum(oracle.executed[each].amount_cents for each in greys)
-    unrecorded = [each for each in doubtful if recorded_as.get(each) not in {RecordType.PURCHASE, RecordType.GREY}]
-    unrecorded_cents = sum(oracle.executed[each].amount_cents for each in unrecorded)
+    greys += [each for each in doubtful if recorded_as.get(each) == RecordType.DOUBT]
+    grey_cents = sum(oracle.executed[each].taken_cents for each in greys)
+    recorded = {*PROVED_TYPES, RecordType.GREY, RecordType.DOUBT}
+    unrecorded = [each for each in doubtful if recorded_as.get(each) not in recorded]
+    unrecorded_cents = sum(oracle.executed[each].taken_cents for each in unrecorded)
     executed_cents = oracle.executed_cents()
     purchases_cents = flash.money_cents - flash.grey_cents
     faults = oracle.check_cards(fleet.cards)
@@ -229,6 +234,7 @@ def oracle_report(fleet: Fleet, chips: Chips, flash: FlashTotals) -> dict[str, A
         "executed_by_merchant": {str(name): cents for name, cents in sorted(oracle.executed_by_merchant().items())},
         "sold_count": len(oracle.sold),
         "sold_cents": sum(oracle.sold.values()),
+        "done_by_type": _done_by_type(oracle),
         "interrupted_taps": fleet.truth.interrupted,
         "refused": dict(sorted(oracle.refused.items())),
         "flash_purchases_cents": purchases_cents,
@@ -250,6 +256,17 @@ def oracle_report(fleet: Fleet, chips: Chips, flash: FlashTotals) -> dict[str, A
     }
 
 
+def _done_by_type(oracle: Oracle) -> dict[str, dict[str, int]]:
+    """What customers were told besides sales: record type → count and cents."""
+    found: dict[str, dict[str, int]] = {}
+    for identity, cents in oracle.done.items():
+        name = RecordType(oracle.executed[identity].type).name.lower() if identity in oracle.executed else "unknown"
+        totals = found.setdefault(name, {"count": 0, "cents": 0})
+        totals["count"] += 1
+        totals["cents"] += cents
+    return dict(sorted(found.items()))
+
+
 def _named(identity: Identity) -> dict[str, Any]:
     return {"terminal": identity.terminal, "epoch": identity.epoch, "sequence": identity.sequence}
 
@@ -266,7 +283,7 @@ def _types_in_flash(fleet: Fleet, chips: Chips, identities: Iterable[Identity]) 
         if not wanted:
             continue
         chip = chips.chip(index)
-        ring = Ring(chip, FlashLayout.of_kind(chip.size_bytes, seat.secrets.terminal_kind).ring)
+        ring = Ring(chip, layout_of(chip.size_bytes, seat.secrets.terminal_kind).ring)
         for identity in wanted:
             if identity.epoch != seat.secrets.epoch:
                 continue

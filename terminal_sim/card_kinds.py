@@ -21,7 +21,7 @@ from protocol.cards.memory_layout import BACKUP_BLOCK, FACTS_BLOCK, MARKER_BLOCK
 from protocol.cards.memory_purse import PurseState, Repair, judge
 from protocol.cards.pboc import PbocCardCore
 from protocol.cards.pboc_image import PBOC_IMAGE_BYTES, PbocCardImage
-from protocol.codes import CardKind
+from protocol.codes import CardKind, RecordType
 from protocol.errors import DamagedData
 
 _HEAD: Final = struct.Struct("!BH")
@@ -37,10 +37,12 @@ ENCODED_BYTES: Final = {kind: _HEAD.size + size for kind, size in _IMAGE_BYTES.i
 
 @dataclass(frozen=True, slots=True)
 class Debit:
-    """What a card last paid, and for which record."""
+    """What a card last paid or was given, and for which record."""
 
     identity: Identity
     amount_cents: int
+    type: int = RecordType.PURCHASE
+    """An AES card proves refunds, loads and meals in the same way."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -139,7 +141,7 @@ def last_debit(card: Card) -> Debit | None:
         return card.paid
     if isinstance(card, AesCardImage):
         proof = card.last_proof
-        return None if proof is None else Debit(proof.identity, proof.amount_cents)
+        return None if proof is None else Debit(proof.identity, proof.amount_cents, proof.type)
     kept = card.last_purchase
     if kept is None:
         return None

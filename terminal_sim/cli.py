@@ -85,6 +85,10 @@ def run(
     report: Annotated[Path | None, typer.Option(help="Write report.html, with pictures, here.")] = None,
     connect_seconds: Annotated[float, typer.Option(min=0, help="Wait so long for terminals to come online.")] = 10,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Wait so long for the last records.")] = 60,
+    parameters: Annotated[
+        Path | None, typer.Option(help="Parameters (参数) of the terminals; else no limits, and meals at any hour.")
+    ] = None,
+    orders: Annotated[Path | None, typer.Option(help="Load orders (充值单) for the load stations, JSON lines.")] = None,
     control: Annotated[str, typer.Option(metavar="PATH", help="Control socket: status, thief, cut, stop.")] = "",
     card_check: Annotated[
         bool,
@@ -98,6 +102,8 @@ def run(
 ) -> None:
     """Let firmware-faithful terminals sell against a real front-end, with faults, and account for every cent.
 
+    Terminals of the kinds pos, meal and load_station play, in the order of the registry: tills sell and now and then
+    give back, meal terminals book, cancel, hand out and sell, load stations execute their orders.
     A line of JSON per event on stdout, a table on a terminal. The load is open: taps have their moments, late ones
     are counted. Ends when every record is acknowledged.
     """
@@ -119,6 +125,8 @@ def run(
         drain_ms=int(drain_seconds * 1000),
         keep_log=log is not None,
         card_check=card_check,
+        parameters=parameters,
+        orders=orders,
     )
     with nullcontext() if dump is None else host.locked(dump):
         try:

@@ -12,7 +12,7 @@ from protocol.records import MONEY_TYPES, Grey, RecordHead, Unknown, counted_cen
 from protocol.signed import SignedHead
 from terminal_sim.errors import RecordGone, SectorDead
 from terminal_sim.flash import VirtualFlash
-from terminal_sim.journal import Journal
+from terminal_sim.journal import EntryKind, Journal
 from terminal_sim.layout import FlashLayout
 from terminal_sim.lists import DenyListMemory
 from terminal_sim.ring import EpochMarks, Ring
@@ -63,7 +63,7 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
     if last is not None and last.entry.sequence >= marks.next:
         if last.record_type:
             next_sequence = last.entry.sequence + 1
-        elif last.entry.amount_cents:
+        elif last.entry.kind == EntryKind.INTENT:
             owed = {
                 "sequence": last.entry.sequence,
                 "amount_cents": last.entry.amount_cents,

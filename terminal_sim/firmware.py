@@ -187,6 +187,10 @@ class PosTerminal:
     def challenge(self) -> bytes:
         return self._random.random_bytes(CHALLENGE_BYTES)
 
+    def refuses_sale(self, card: CardFacts, amount_cents: int) -> Why:
+        """Why the site's parameters allow no such sale; NONE: they do."""
+        return Why.NONE
+
     def is_expired(self, card: CardFacts) -> bool:
         """By the terminal's own clock; a clock that was never set refuses nobody."""
         now_ms = self.rtc.now_ms()

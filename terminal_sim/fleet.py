@@ -9,22 +9,30 @@ A fleet does what it is told and when: `run.py` decides about phases.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from protocol.cards.apdu import Identity
+from protocol.codes import CardKind, TerminalKind
+from protocol.parameters import Parameters
 from protocol.ports import Clock, Log, Network, Random
 from terminal_sim.card import CardField, Disturbance
 from terminal_sim.card_kinds import Card, is_torn, kind_of
+from terminal_sim.customers import Act, Customers, usual_parameters
 from terminal_sim.door_walks import DoorWalks
 from terminal_sim.draws import Draws
 from terminal_sim.errors import PowerCut
 from terminal_sim.faults import Chance, NetworkCut, PowerCuts
 from terminal_sim.figures import Figures, SessionNote
+from terminal_sim.firmware import PosTerminal
 from terminal_sim.incidents import FullMemory
+from terminal_sim.kinds import SiteFacts
 from terminal_sim.load import PlannedTap
+from terminal_sim.load_station import LoadOrder
 from terminal_sim.outage import FaultyNetwork
-from terminal_sim.outcome import Outcome, TapResult
+from terminal_sim.outcome import CardReader, Outcome, TapResult
 from terminal_sim.population import CardShelf, Chips, Seat
+from terminal_sim.selling_terminal import SellingTerminal
 from terminal_sim.till import Surroundings, Till
 from terminal_sim.truth import Truth
 
@@ -55,9 +63,12 @@ class Fleet:
         log: Log,
         note: Note,
         on_session: SessionNote | None = None,
+        parameters: Parameters | None = None,
+        orders: Sequence[LoadOrder] = (),
     ) -> None:
         self.cards = cards
         self.card_numbers = [each.number for each in opening]
+        self._aes_numbers = [each.number for each in opening if kind_of(each) is CardKind.AES]
         self.truth = truth
         self.chance = Chance(seed)
         self.network = FaultyNetwork(network, clock)
@@ -80,8 +91,15 @@ class Fleet:
         self._dark_ms = DARK_MS_USUAL
         self._network_faults = 0
         self.figures = Figures(clock, [seat.secrets.terminal for seat in seats], on_session=on_session)
+        self.customers = Customers(seed, cards, self._operator_field)
         shared = Surroundings(
-            addresses=addresses, clock=clock, network=self.network, random=random, log=log, figures=self.figures
+            addresses=addresses,
+            clock=clock,
+            network=self.network,
+            random=random,
+            log=log,
+            figures=self.figures,
+            site=SiteFacts(parameters if parameters is not None else self._usual_parameters(seats), orders),
         )
         draws = Draws(seed, "tills")
         self.tills = [
@@ -91,7 +109,13 @@ class Fleet:
 
         self.sellers = [till for till in self.tills if till.sells]
         """Where taps go; they come first among the tills, so that a plan's index is a till's."""
+        self._checkers = [till for till in self.sellers if till.takes_every_card] or self.sellers
         self.doors = [till for till in self.tills if not till.sells]
+
+    def _usual_parameters(self, seats: Sequence[Seat]) -> Parameters | None:
+        """For a fleet of several kinds; tills alone just sell."""
+        kinds = {seat.secrets.terminal_kind for seat in seats}
+        return usual_parameters(self.card_numbers[0]) if kinds - {TerminalKind.POS, TerminalKind.DOOR} else None
 
     # -- power
 
@@ -163,22 +187,32 @@ class Fleet:
             disturbance = self.chance.disturbance(kind)
             self.count_fault("torn")
             self.torn_by_kind[kind.name.lower()] = self.torn_by_kind.get(kind.name.lower(), 0) + 1
-        result = self._tap(till, numbers[card], planned.amount_cents, disturbance=disturbance)
+        assert isinstance(till.terminal, SellingTerminal)
+        number = numbers[card] if till.takes_every_card else self._aes_card(card)
+        visit = self.customers.visit(till.terminal, self.truth.taps_done, number, planned.amount_cents)
+        result = self._tap(till, visit.card, visit.act, disturbance=disturbance)
+        if result is not None and isinstance(till.terminal, SellingTerminal):
+            self.customers.left(till.terminal, result)
         if filling is not None:
             filling.tapped(result)
             if filling.is_over:
                 self._filling = None
 
+    def _aes_card(self, index: int) -> int:
+        """The customer's card, or that of the next one whose card has places for meals and loads."""
+        return self._aes_numbers[index % len(self._aes_numbers)] if self._aes_numbers else self.card_numbers[index]
+
     def _tap(
         self,
         till: Till,
         card: int,
-        amount_cents: int,
+        act: Act,
         *,
         disturbance: Disturbance | None = None,
         unplanned: bool = False,
+        is_check: bool = False,
     ) -> TapResult | None:
-        """A card at a till with power; 0 cents: a check. None if the till went dark under it."""
+        """A card at a till with power. None if the till went dark under it."""
         assert till.terminal is not None
         terminal, secrets = till.terminal, till.seat.secrets
         sequence = terminal.memory.next if terminal.memory is not None else 0
@@ -191,13 +225,13 @@ class Fleet:
             payee=lambda: terminal.charging,
         )
         try:
-            result = till.tap(field, amount_cents) if amount_cents else till.check(field)
+            result = till.serve(act, field)
         except PowerCut:
-            if amount_cents:
+            if not is_check:
                 identity = Identity(secrets.terminal, secrets.epoch, sequence)
                 self.truth.tap_interrupted(identity, card=card, unplanned=unplanned)
             return None
-        if amount_cents or result.outcome is Outcome.CHECKED:
+        if not is_check or result.outcome is Outcome.CHECKED:
             self.truth.answered(secrets.terminal, secrets.epoch, result, unplanned=unplanned)
         return result
 
@@ -209,21 +243,25 @@ class Fleet:
 
     def check(self, card: int) -> TapResult | None:
         """Tap the card at a till drawn from the seed and sell nothing; None if no till had power for it."""
-        till = self._till_with_power(self.chance.check_terminal(len(self.sellers)))
-        return None if till is None else self._tap(till, card, 0, unplanned=True)
+        till = self._till_with_power(self.chance.check_terminal(len(self.sellers)), self._checkers)
+        return None if till is None else self._tap(till, card, _check, unplanned=True, is_check=True)
+
+    def _operator_field(self, card: int) -> CardField:
+        return CardField(self.cards, card, self._random, on_write=self.truth.card_written)
 
     def tap_stolen(self, card: int, amount_cents: int) -> tuple[Till, TapResult] | None:
         """The thief taps a card (its number) at a till drawn from the seed; None if that came to nothing."""
         till = self._till_with_power(self.chance.thief_terminal(len(self.sellers)))
         if till is None:
             return None
-        result = self._tap(till, card, amount_cents, unplanned=True)
+        result = self._tap(till, card, partial(_sale, amount_cents), unplanned=True)
         return None if result is None else (till, result)
 
-    def _till_with_power(self, index: int) -> Till | None:
+    def _till_with_power(self, index: int, among: Sequence[Till] | None = None) -> Till | None:
         """That till, or the next one with power: the customer walks on."""
-        for offset in range(len(self.sellers)):
-            till = self.sellers[(index + offset) % len(self.sellers)]
+        tills = self.sellers if among is None else among
+        for offset in range(len(tills)):
+            till = tills[(index + offset) % len(tills)]
             if till.is_on:
                 return till
         return None
@@ -289,3 +327,11 @@ class Fleet:
                     till.pull_plug()
 
         self._clock.call_at(self._clock.monotonic_ms() + CUT_PATIENCE_MS, the_idle_ones)
+
+
+def _check(terminal: PosTerminal, card: CardReader) -> TapResult:
+    return terminal.check(card)
+
+
+def _sale(amount_cents: int, terminal: PosTerminal, card: CardReader) -> TapResult:
+    return terminal.tap(card, amount_cents)

@@ -1,15 +1,15 @@
 """The terminal's journal in flash: boots, intents, and the tip of its chain (R1, R20).
 
-Four sectors in turn. Sector: header(16) = magic u16, epoch u16, boot u16, reserved u16, generation u32, crc32; then 42
-entries of 96 bytes:
+Four sectors in turn. Sector: header(16) = magic u16, epoch u16, boot u16, reserved u16, generation u32, crc32; then 36
+entries of 112 bytes:
 
-     0  fields of Entry (68), crc32 (4)    one program: the sequence is allocated when it is whole
-    72  debit sent u8, FF until then       programmed just before DEBIT leaves the terminal
-    76  type u8, reserved(3), seal(8), crc32 of all fields and these (4)      the record is committed in the ring
+     0  fields of Entry (80), crc32 (4)    one program: the sequence is allocated when it is whole
+    84  debit sent u8, FF until then       programmed just before DEBIT, or what else is asked, leaves the terminal
+    88  type u8, reserved(3), seal(8), crc32 of all fields and these (4)      the record is committed in the ring
 
 At boot the last entry tells everything: not whole = its sequence was never used; no debit sent and no record = the
-power went before the debit; debit sent and no record = grey. The sums before and the seal after make the chain's tip
-known even where the sector of the last record has died.
+power went before the debit; debit sent and no record = grey, or doubt, by the type that was attempted. The sums before
+and the seal after make the chain's tip known even where the sector of the last record has died.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from operator import attrgetter
 from typing import Final
 from zlib import crc32
 
+from protocol.codes import RecordType
 from terminal_sim.errors import MemoryLost, SectorDead
 from terminal_sim.flash import SECTOR_BYTES, VirtualFlash
 
 HEADER: Final = struct.Struct("!HHHHII")
 HEADER_BYTES: Final = 16
 assert HEADER.size == HEADER_BYTES
-MAGIC: Final = 0x4A4A
-FIELDS: Final = struct.Struct("!BBHIHHIQII7sBiIIq8s")
+MAGIC: Final = 0x4A4B  # 4A4A had entries without type, reference and order
+FIELDS: Final = struct.Struct("!BBHIHHIQII7sBiIIq8sB3xII")
 CHECK: Final = struct.Struct("!I")
 DONE: Final = struct.Struct("!B3x8s")
-ENTRY_BYTES: Final = 96
-SENT_OFFSET: Final = 72
-DONE_OFFSET: Final = 76
+ENTRY_BYTES: Final = 112
+SENT_OFFSET: Final = 84
+DONE_OFFSET: Final = 88
 assert FIELDS.size + CHECK.size == SENT_OFFSET
 assert DONE_OFFSET + DONE.size + CHECK.size <= ENTRY_BYTES
 ENTRIES_PER_SECTOR: Final = (SECTOR_BYTES - HEADER_BYTES) // ENTRY_BYTES
-assert ENTRIES_PER_SECTOR == 42
+assert ENTRIES_PER_SECTOR == 36
 
 BOOT_MAX: Final = 65_535  # docs/protocol.md §6.1: then the device needs re-enrolment
 _ERASED: Final = b"\xff" * ENTRY_BYTES
@@ -48,8 +49,9 @@ _NO_SEAL: Final = bytes(8)
 
 
 class EntryKind(IntEnum):
-    PURCHASE = 0x01
-    """An intent: a DEBIT may follow."""
+    INTENT = 0x01
+    """A transaction of a card may follow."""
+    PURCHASE = INTENT
     PLAIN = 0x02
     """A record without a debit of its own."""
     BOOT = 0x03
@@ -76,9 +78,15 @@ class Entry:
     running_count: int
     running_sum_cents: int
     previous_seal: bytes
+    attempted_type: int = RecordType.PURCHASE
+    """Of an intent: the record it would become."""
+    reference: int = 0
+    order: int = 0
+    """Of a load."""
 
     def __repr__(self) -> str:
-        return f"Entry(kind={self.kind}, {self.epoch}/{self.sequence}, amount_cents={self.amount_cents})"
+        what = f"type={self.attempted_type:02X}, amount_cents={self.amount_cents}"
+        return f"Entry(kind={self.kind}, {self.epoch}/{self.sequence}, {what})"
 
 
 def plain_entry(

@@ -1,15 +1,18 @@
 """The chain of records in flash: identities, seals, running totals; ring and journal kept in step (R1, R3, R5, R20).
 
-Order of writes for a sale: journal entry (the sequence is used up) → debit-sent mark → DEBIT → record in the ring →
-entry closed. `Memory` is rebuilt from flash by its constructor; `recover` then gives an entry without a record the one
-it is owed: grey if the debit may have happened, aborted if it certainly has not.
+Order of writes for a sale, and for every other transaction of a card: journal entry (the sequence is used up) →
+debit-sent mark → DEBIT → record in the ring → entry closed. `Memory` is rebuilt from flash by its constructor;
+`recover` then gives an entry without a record the one it is owed: grey or doubt if the transaction may have happened,
+aborted if it certainly has not.
 """
 
 from __future__ import annotations
 
 from protocol.codes import AbortReason, RecordType
 from protocol.proofs import genesis_seal
+from protocol.record_bodies import DOUBT_TYPES, Doubt
 from protocol.records import (
+    CREDIT_TYPES,
     MONEY_TYPES,
     Aborted,
     Body,
@@ -57,9 +60,9 @@ class Memory:
 
     @property
     def open_entry(self) -> Entry | None:
-        """A purchase whose sequence is used up and whose record is still owed."""
+        """A transaction whose sequence is used up and whose record is still owed."""
         last = self._journal.last
-        is_owed = last is not None and last.record_type == 0 and last.entry.kind == EntryKind.PURCHASE
+        is_owed = last is not None and last.record_type == 0 and last.entry.kind == EntryKind.INTENT
         return last.entry if last is not None and is_owed else None
 
     def begin_boot(self) -> int:
@@ -79,8 +82,27 @@ class Memory:
             return None
         entry = last.entry
         if not last.debit_sent:
-            return self.close_sale(Aborted(RecordType.PURCHASE, AbortReason.POWER_LOST, entry.card))
-        return self.close_sale(self.grey_of(entry))
+            return self.close_sale(Aborted(entry.attempted_type, AbortReason.POWER_LOST, entry.card))
+        return self.close_sale(self.unknown_of(entry))
+
+    def unknown_of(self, entry: Entry) -> Grey | Doubt:
+        """The record of an entry whose outcome nobody knows: what was read before it, as hints (R20)."""
+        if entry.attempted_type not in DOUBT_TYPES:
+            return self.grey_of(entry)
+        return Doubt(
+            merchant=self._secrets.merchant,
+            card=entry.card,
+            uid=entry.uid,
+            key_version=entry.key_version,
+            amount_cents=entry.amount_cents,
+            balance_before_cents=entry.balance_before_cents,
+            counter_before=entry.counter_before,
+            currency=entry.currency,
+            card_kind=entry.card_kind,
+            attempted_type=entry.attempted_type,
+            reference=entry.reference,
+            order=entry.order,
+        )
 
     def grey_of(self, entry: Entry) -> Grey:
         """The grey record of an entry (灰记录): what was read before the debit, as hints."""
@@ -94,6 +116,7 @@ class Memory:
             counter_before=entry.counter_before,
             currency=entry.currency,
             card_kind=entry.card_kind,
+            attempted_type=0 if entry.attempted_type == RecordType.PURCHASE else entry.attempted_type,
         )
 
     @property
@@ -208,6 +231,7 @@ class Memory:
             return
         marks.next = entry.sequence + 1
         self.tip = last.seal
-        if last.record_type in MONEY_TYPES:
+        if last.record_type in MONEY_TYPES and entry.amount_cents:
             self.running_count += 1
-            self.running_sum_cents += entry.amount_cents
+            is_credit = last.record_type in CREDIT_TYPES
+            self.running_sum_cents += -entry.amount_cents if is_credit else entry.amount_cents

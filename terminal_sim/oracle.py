@@ -3,6 +3,7 @@
 What a card's memory did is the truth about purses; what a till told a customer is what must be true of it:
 
     sold     the card was debited by exactly that amount for exactly that identity
+    done     the card has made that refund, load, booking, cancellation or collection
     refused, aborted     nothing was taken for that tap
     grey     either; a CPU card's next dialogue, anywhere, must bring the truth home; a memory card's cannot
     checked  nothing was for sale
@@ -14,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from protocol.cards.apdu import Identity
+from protocol.codes import RecordType
 from protocol.record_bodies import card_masked
 from terminal_sim.card import CardStore
 from terminal_sim.card_kinds import Card, counter_of, last_debit
@@ -24,11 +27,27 @@ from terminal_sim.firmware import Outcome, TapResult
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A debit that a card has really made."""
+    """A transaction that a card has really made."""
 
     card: int
     amount_cents: int
     merchant: int
+    type: int = RecordType.PURCHASE
+
+    @property
+    def taken_cents(self) -> int:
+        """From the purse; negative: what the purse gained."""
+        return _TAKEN[RecordType(self.type)] * self.amount_cents
+
+
+_TAKEN: Final = {
+    RecordType.PURCHASE: 1,
+    RecordType.BOOKING: 1,
+    RecordType.REFUND: -1,
+    RecordType.LOAD: -1,
+    RecordType.CANCELLATION: -1,
+    RecordType.COLLECTION: 0,
+}
 
 
 @dataclass(slots=True)
@@ -41,6 +60,8 @@ class Oracle:
     """Card → purse at the start, and credits executed since."""
     executed: dict[Identity, Executed] = field(default_factory=dict)
     sold: dict[Identity, int] = field(default_factory=dict)
+    done: dict[Identity, int] = field(default_factory=dict)
+    """As `sold`, of the transactions that are no sale."""
     grey: dict[Identity, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     """Reason → taps."""
@@ -52,7 +73,7 @@ class Oracle:
         self.opening_cents[image.number] = image.balance_cents
 
     def card_written(self, before: Card, after: Card) -> None:
-        """A card has stored a new image; a debit is one whose counter rose."""
+        """A card has stored a new image; a transaction is one whose counter rose."""
         risen = counter_of(after) - counter_of(before)
         if risen == 0:
             if after.balance_cents != before.balance_cents:
@@ -60,24 +81,28 @@ class Oracle:
             return
         paid = last_debit(after)
         taken_cents = before.balance_cents - after.balance_cents
-        if paid is None or paid.amount_cents != taken_cents or risen != 1 or paid == last_debit(before):
+        made = None
+        if paid is not None and paid.type in _TAKEN and paid != last_debit(before):
+            merchant = self.merchant_of.get(paid.identity.terminal, 0)
+            made = Executed(after.number, paid.amount_cents, merchant, paid.type)
+        if paid is None or made is None or made.taken_cents != taken_cents or risen != 1:
             self.faults.append(f"card {card_masked(after.number)}: a debit without its proof")
             return
         if paid.identity in self.executed:
             self.faults.append(f"{paid.identity} was debited twice")
-        merchant = self.merchant_of.get(paid.identity.terminal, 0)
-        self.executed[paid.identity] = Executed(after.number, taken_cents, merchant)
+        self.executed[paid.identity] = made
 
     def answered(self, terminal: int, epoch: int, result: TapResult) -> None:
         """What the customer was told."""
         identity = Identity(terminal, epoch, result.sequence)
         executed = self.executed.get(identity) if result.sequence else None
-        if result.outcome is Outcome.SOLD:
+        if result.outcome in {Outcome.SOLD, Outcome.DONE}:
             if executed is None or (executed.card, executed.amount_cents) != (result.card, result.amount_cents):
                 self.faults.append(f"{identity} was sold, and the card has not paid that")
-            if identity in self.sold:
+            told = self.sold if result.outcome is Outcome.SOLD else self.done
+            if identity in told:
                 self.faults.append(f"{identity} was sold twice")
-            self.sold[identity] = result.amount_cents
+            told[identity] = result.amount_cents
         elif result.outcome is Outcome.GREY:
             self.grey[identity] = result.amount_cents
         elif result.outcome is not Outcome.CHECKED:
@@ -88,12 +113,14 @@ class Oracle:
     # -- figures
 
     def executed_cents(self) -> int:
-        return sum(each.amount_cents for each in self.executed.values())
+        """What the purses paid, less what they were given."""
+        return sum(each.taken_cents for each in self.executed.values())
 
     def executed_by_merchant(self) -> dict[int, int]:
         totals: dict[int, int] = {}
         for each in self.executed.values():
-            totals[each.merchant] = totals.get(each.merchant, 0) + each.amount_cents
+            merchant = 0 if each.type == RecordType.LOAD else each.merchant
+            totals[merchant] = totals.get(merchant, 0) + each.taken_cents
         return totals
 
     def purses_cents(self, cards: CardStore) -> int:
@@ -104,7 +131,7 @@ class Oracle:
         """Every card holds its opening balance less what it has executed; with `faults`, all that is wrong."""
         spent: dict[int, int] = {}
         for each in self.executed.values():
-            spent[each.card] = spent.get(each.card, 0) + each.amount_cents
+            spent[each.card] = spent.get(each.card, 0) + each.taken_cents
         wrong = [
             f"card {card_masked(number)} does not hold opening balance less debits"
             for number, opening in sorted(self.opening_cents.items())
@@ -131,6 +158,6 @@ class Oracle:
             credits_not_posted_cents: executed at load stations and not posted.
         """
         posted_set = set(posted)
-        not_posted = sum(each.amount_cents for identity, each in self.executed.items() if identity not in posted_set)
+        not_posted = sum(each.taken_cents for identity, each in self.executed.items() if identity not in posted_set)
         not_happened = sum(cents for identity, cents in grey_posted.items() if identity not in self.executed)
         return self.purses_cents(cards) - credits_not_posted_cents + not_posted - not_happened

@@ -20,6 +20,8 @@ class Outcome(Enum):
     """The card left before anything was taken from it."""
     CHECKED = "checked"
     """A card check: nothing was for sale, an earlier tap was brought home or repaired."""
+    DONE = "done"
+    """Refunded, loaded, booked, cancelled or collected, and proved by the card."""
 
 
 class Why(Enum):
@@ -35,6 +37,16 @@ class Why(Enum):
     CARD_REMOVED = "card_removed"
     MEMORY_FULL = "memory_full"
     NOT_READY = "not_ready"
+    AMOUNT_LIMIT = "amount_limit"
+    DAILY_LIMIT = "daily_limit"
+    MEAL_LIMIT = "meal_limit"
+    NOT_BOOKED = "not_booked"
+    OUTSIDE_SERVING_TIME = "outside_serving_time"
+    CUT_OFF_PASSED = "cut_off_passed"
+    LIST_TOO_OLD = "list_too_old"
+    OPERATOR = "operator"
+    NO_ORDER = "no_order"
+    NOT_REFUNDABLE = "not_refundable"
 
 
 class Alarm(Enum):

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+from protocol.parameters import Parameters, decode_parameters
 from protocol.ports import Clock, Log, Network, Random
 from terminal_sim.artefacts import LiveFiles, write_artefacts
 from terminal_sim.card_kinds import Card
@@ -23,10 +24,12 @@ from terminal_sim.faults import Chance, Fault, FillMemory, parse_faults
 from terminal_sim.fleet import Fleet
 from terminal_sim.incidents import Reseat
 from terminal_sim.load import Profile, TapPlan
+from terminal_sim.load_station import LoadOrder, parse_orders
 from terminal_sim.oracle import Oracle
-from terminal_sim.population import CardShelf, Chips, Seat, SetupError, SimPlace, load_cards, load_seat, load_seats
+from terminal_sim.population import CardShelf, Chips, Seat, SetupError, SimPlace, load_cards
 from terminal_sim.report import write_report
 from terminal_sim.run import EXIT_DISAGREEMENT, EXIT_DONE, Patience, Run
+from terminal_sim.seats import load_seat, load_seats
 from terminal_sim.truth import TRUTH_FILE, Truth
 
 RUN_FILE: Final = "run.json"
@@ -79,6 +82,11 @@ class Circumstances:
     keep_log: bool = False
     card_check: bool = True
     """End with a card check: every torn card is tapped once, with nothing for sale."""
+    parameters: Path | None = None
+    """The site's parameters (docs/parameters.md); None: no limits, and in a fleet of several kinds one meal that is
+    served all day."""
+    orders: Path | None = None
+    """Load orders, JSON lines as the ledger exports them."""
 
 
 class Play:
@@ -137,6 +145,9 @@ class Play:
             play.truth = Truth(oracle, dump / TRUTH_FILE if dump is not None else None)
             files.callback(play.truth.close)
             play.truth.reconcile(play.cards)
+            given = circumstances
+            play.parameters = decode_parameters(given.parameters.read_bytes()) if given.parameters is not None else None
+            play.orders = parse_orders(given.orders.read_bytes()) if given.orders is not None else []
             play.opening = opening
             play._files = files.pop_all()
         return play
@@ -161,6 +172,8 @@ class Play:
             log=world.log if given.keep_log else _no_log,
             note=self._note,
             on_session=self._live.session,
+            parameters=self.parameters,
+            orders=self.orders,
         )
         plan = TapPlan(
             seed=asked.seed,
@@ -210,6 +223,8 @@ class Play:
     truth: Truth
     opening: list[Card]
     _clock: Clock
+    parameters: Parameters | None
+    orders: list[LoadOrder]
 
     def _note(self, event: str, **facts: object) -> None:
         assert self._run is not None

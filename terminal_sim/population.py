@@ -18,15 +18,9 @@ from typing import Final
 
 from protocol.cards.image import CARD_IMAGE_BYTES, AesCardImage
 from protocol.cards.memory_image import MEMORY_IMAGE_BYTES, MemoryCardImage
-from protocol.cards.memory_layout import Application
-from protocol.cards.memory_sam import MemorySam, SoftwareMemorySam
 from protocol.cards.pboc_image import PBOC_IMAGE_BYTES, PbocCardImage
-from protocol.cards.pboc_sam import PbocSam, PbocTerminalMasters, SoftwarePbocSam
-from protocol.codes import TerminalClass, TerminalKind
 from protocol.errors import DamagedData
 from protocol.keystore import Keystore
-from protocol.registry import EnrolledTerminal, Registry
-from protocol.sam import SoftwareSam, TerminalMasters
 from terminal_sim.card import FileCards
 from terminal_sim.card_kinds import ENCODED_BYTES, Card, MemoryCard, kind_of
 from terminal_sim.errors import SimError
@@ -39,9 +33,7 @@ CARDS_FILE: Final = "cards.bin"
 MEMORY_IMAGES_FILE: Final = "images_memory.bin"
 PBOC_IMAGES_FILE: Final = "images_pboc.bin"
 """Beside the images of AES cards; a site without such cards has no such file."""
-DOORS_MAX: Final = 256  # door terminals of a site that play beside its tills
 CARD_FILE_BYTES_MAX: Final = 1 << 30
-SAM_CONTEXTS_MAX: Final = 16_384  # two keys a card; 13 MB, shared by the whole fleet
 
 
 SMALL_CHIP_BYTES: Final = (FlashLayout().ring.start + RING_SECTORS_MIN) * SECTOR_BYTES
@@ -67,87 +59,6 @@ class Seat:
 
     secrets: TerminalSecrets
     name: str
-
-
-def load_seats(place: SimPlace, terminals: int) -> list[Seat]:
-    """The first `terminals` selling terminals, then the door terminals. Raises SetupError, OSError, ProtocolError."""
-    registry = Registry.parse(_read(place.registry, "`onecard keys enrol` makes the registry"))
-    enrolled = [
-        each for each in registry if each.terminal_class == TerminalClass.TERMINAL and each.kind == TerminalKind.POS
-    ]
-    if len(enrolled) < terminals:
-        raise SetupError(
-            f"{place.registry} has {len(enrolled)} selling terminals and {terminals} shall play; "
-            f"enrol more: onecard keys enrol --terminals {terminals - len(enrolled)}"
-        )
-    store = place.keystore("terminals")
-    sams = _Sams.of(place.keystore("sam"))
-    root_public = bytes.fromhex(str(store.facts.get("root_public", "")))
-    doors = [
-        each for each in registry if each.kind == TerminalKind.DOOR and each.terminal_class == TerminalClass.TERMINAL
-    ]
-    playing = enrolled[:terminals] + doors[:DOORS_MAX]
-    return [_seat(each, registry.site, store, sams, root_public) for each in playing]
-
-
-def load_seat(place: SimPlace, terminal: int) -> Seat:
-    """One terminal as the registry names it now. Raises SetupError, OSError, ProtocolError."""
-    registry = Registry.parse(_read(place.registry, "`onecard keys enrol` makes the registry"))
-    entry = registry.get(terminal)
-    if entry is None:
-        raise SetupError(f"terminal {terminal} is not in {place.registry}")
-    store = place.keystore("terminals")
-    root_public = bytes.fromhex(str(store.facts.get("root_public", "")))
-    return _seat(entry, registry.site, store, _Sams.of(place.keystore("sam")), root_public)
-
-
-def _seat(each: EnrolledTerminal, site: int, store: Keystore, sams: _Sams, root_public: bytes) -> Seat:
-    identity = f"{each.terminal}.{each.epoch}"
-    secrets = TerminalSecrets(
-        site=site,
-        terminal=each.terminal,
-        epoch=each.epoch,
-        key_version=each.key_version,
-        link_key=store.key(f"link.{identity}"),
-        seal_key=store.key(f"seal.{identity}"),
-        enrolment_id=each.enrolment_id,
-        merchant=each.merchant,
-        root_public=root_public,
-        sam=sams.aes,
-        memory_sam=sams.memory,
-        pboc_sam=sams.pboc,
-        suite=each.suite,
-        proof_suite=each.proof_suite,
-        terminal_kind=each.kind,
-    )
-    return Seat(secrets, each.name)
-
-
-@dataclass(slots=True, frozen=True)
-class _Sams:
-    """What a selling terminal's SAM holds, shared by the fleet; a kind whose masters the file lacks is not served."""
-
-    aes: SoftwareSam
-    memory: MemorySam | None
-    pboc: PbocSam | None
-
-    @classmethod
-    def of(cls, store: Keystore) -> _Sams:
-        authenticate, debit = (store.versions(f"card_{purpose}_master") for purpose in ("authenticate", "debit"))
-        both = authenticate.keys() & debit.keys()
-        if not both:
-            raise SetupError("the SAM's key file holds no card master; make it with `onecard keys init`")
-        aes = {each: TerminalMasters(authenticate[each], debit[each]) for each in both}
-        purse = store.versions("memory_purse_a_master")
-        memory = {each: {Application.PURSE: master} for each, master in purse.items()}
-        named = [store.versions(f"pboc_{name}_master") for name in ("internal", "purchase", "maintenance")]
-        versions = named[0].keys() & named[1].keys() & named[2].keys()
-        pboc = {each: PbocTerminalMasters(*(keys[each] for keys in named)) for each in versions}
-        return cls(
-            SoftwareSam(aes, contexts_max=SAM_CONTEXTS_MAX),
-            SoftwareMemorySam(memory) if memory else None,
-            SoftwarePbocSam(pboc) if pboc else None,
-        )
 
 
 _IMAGES: Final[tuple[tuple[str, int, Callable[[bytes], Card]], ...]] = (

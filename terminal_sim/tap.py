@@ -28,32 +28,26 @@ from protocol.cards.pboc_macs import clock_of_moment
 from protocol.cards.port import CardDialogue, DebitTerms
 from protocol.codes import AbortReason, RecordType
 from protocol.errors import RemoteError
+from protocol.record_bodies import Refusal
 from protocol.records import Aborted, Completion, Purchase
 from terminal_sim.errors import CardGone, MemoryLost, RingFull, SectorDead
 from terminal_sim.journal import Entry, EntryKind
 from terminal_sim.memory import Memory
 from terminal_sim.outcome import Alarm, CardReader, Outcome, TapResult, Why
+from terminal_sim.refusing import ABORT_REASON_OF, REASON_OF, completion_of, refusal_record
 
 if TYPE_CHECKING:
     from terminal_sim.firmware import PosTerminal
 
-_REFUSED: Final = {
-    Reason.NOT_OUR_CARD: (Why.FOREIGN, None),
-    Reason.KEY_VERSION: (Why.FOREIGN, None),
-    Reason.NOT_GENUINE: (Why.NOT_GENUINE, AbortReason.CARD_NOT_GENUINE),
-    Reason.CARD_REFUSED: (Why.CARD_REFUSED, AbortReason.CARD_REFUSED),
-    Reason.BALANCE_TOO_LOW: (Why.BALANCE, AbortReason.BALANCE_TOO_LOW),
-    Reason.NO_ANSWER_KEPT: (Why.CARD_REFUSED, AbortReason.CARD_REFUSED),
-    Reason.NOT_DEBITED: (Why.CARD_REMOVED, AbortReason.CARD_REMOVED),
+_WHY: Final = {
+    Reason.NOT_OUR_CARD: Why.FOREIGN,
+    Reason.KEY_VERSION: Why.FOREIGN,
+    Reason.NOT_GENUINE: Why.NOT_GENUINE,
+    Reason.CARD_REFUSED: Why.CARD_REFUSED,
+    Reason.BALANCE_TOO_LOW: Why.BALANCE,
+    Reason.NO_ANSWER_KEPT: Why.CARD_REFUSED,
+    Reason.NOT_DEBITED: Why.CARD_REMOVED,
 }
-_OWN_REASON: Final = {
-    Why.DENY_LIST: AbortReason.DENY_LIST,
-    Why.EXPIRED: AbortReason.CARD_REFUSED,
-    Why.BALANCE: AbortReason.BALANCE_TOO_LOW,
-    Why.FOREIGN: None,
-    Why.CARD_REFUSED: AbortReason.CARD_REFUSED,
-}
-"""Which record a refusal leaves behind, if any."""
 
 CHECK_CENTS: Final = 1
 """What a card check states where a card wants an amount before it says anything; no debit follows."""
@@ -158,6 +152,8 @@ class Tap:
             self._turned_away = Why.DENY_LIST
         elif terminal.is_expired(card):
             self._turned_away = Why.EXPIRED
+        elif not self._is_check:
+            self._turned_away = terminal.refuses_sale(card, self._amount)
         is_ours = card.currency == terminal.secrets.currency
         # A debit that this card has paid is some merchant's money: its proof is brought home, lost card or not (R20).
         goes_on = is_ours and (card.proof_pending or self._is_check)
@@ -168,32 +164,15 @@ class Tap:
         return self._dialogue.authenticate(terminal.challenge())
 
     def _complete(self, pending: PendingProof) -> Step:
-        proof, card = pending.proof, pending.card
         try:
-            reference = clock_of_moment(pending.moment) if pending.moment else 0
+            reference = clock_of_moment(pending.moment) if pending.moment else None
         except RemoteError:
             return self._abandon(Why.CARD_REFUSED)
-        if proof.type != RecordType.PURCHASE:
+        body = completion_of(pending.card, pending.proof, reference=reference)
+        if body is None:
             return self._abandon(Why.CARD_REFUSED)
-        self._write(
-            Completion(
-                original_terminal=proof.identity.terminal,
-                original_sequence=proof.identity.sequence,
-                original_epoch=proof.identity.epoch,
-                original_type=proof.type,
-                key_version=card.key_version,
-                card=card.number,
-                uid=card.uid,
-                card_kind=card.kind,
-                amount_cents=proof.amount_cents,
-                balance_after_cents=proof.balance_after_cents,
-                counter=proof.counter,
-                currency=proof.currency,
-                proof=proof.proof,
-                reference=reference,
-            )
-        )
-        self._completed = proof.identity
+        self._write(body)
+        self._completed = pending.proof.identity
         return self._dialogue.completion_written()
 
     def _order(self, read: Authenticated) -> Step:
@@ -255,32 +234,35 @@ class Tap:
     def _refused(self, refused: Refused) -> TapResult:
         if self._is_check:
             return self._checked(refused)
-        if refused.reason is Reason.ABANDONED:
-            why, reason = self._why, _OWN_REASON[self._why]
-        else:
-            why, reason = _REFUSED[refused.reason]
+        why = self._why if refused.reason is Reason.ABANDONED else _WHY[refused.reason]
+        reason = REASON_OF.get(why)
         card = self._facts.number if self._facts is not None else 0
         if self._allocated is not None:
-            body = Aborted(RecordType.PURCHASE, reason or AbortReason.CARD_REFUSED, card)
-            self._terminal.made(self._memory.close_sale(body))
-        elif reason is not None and not self._terminal.memory_warning:
-            # Refusals are knowledge, not money: they must not fill the memory that sales need (R12).
-            self._sequence = self._memory.next
-            self._write(Aborted(RecordType.PURCHASE, reason, card))
+            abort = AbortReason.CARD_REMOVED if why is Why.CARD_REMOVED else AbortReason.CARD_REFUSED
+            if reason is not None:
+                abort = ABORT_REASON_OF.get(reason, abort)
+            self._terminal.made(self._memory.close_sale(Aborted(RecordType.PURCHASE, abort, card)))
+        elif reason is not None:
+            body = refusal_record(
+                self._terminal, reason, attempted_type=RecordType.PURCHASE, card=card, amount_cents=self._amount
+            )
+            if body is not None:
+                self._sequence = self._memory.next
+                self._write(body)
         return self._result(Outcome.REFUSED, why)
 
     def _checked(self, refused: Refused) -> TapResult:
         """Refusals are for customers; what a check could not look at it says, without a record."""
         if refused.reason is Reason.ABANDONED:
             return self._result(Outcome.CHECKED, self._why)
-        why, _ = _REFUSED[refused.reason]
+        why = _WHY[refused.reason]
         return self._result(Outcome.CHECKED if why is Why.BALANCE else Outcome.REFUSED, why)
 
     def _abandon(self, why: Why) -> Step:
         self._why = why
         return self._dialogue.abandon()
 
-    def _write(self, body: Aborted | Completion) -> None:
+    def _write(self, body: Refusal | Completion) -> None:
         terminal = self._terminal
         uptime_ds, clock_ms = terminal.rtc.uptime_ds(), terminal.rtc.now_ms()
         boot = terminal.boot_number

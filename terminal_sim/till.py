@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.codes import EndReason
+from protocol.codes import EndReason, TerminalKind
 from protocol.ports import Clock, Log, Network, Random
+from terminal_sim.customers import Act
 from terminal_sim.draws import Draws
 from terminal_sim.errors import PowerCut
 from terminal_sim.figures import Figures
-from terminal_sim.firmware import CardReader, PosTerminal, TapResult
+from terminal_sim.firmware import PosTerminal
 from terminal_sim.flash import CutAfter, VirtualFlash
-from terminal_sim.kinds import boot_terminal, sells
+from terminal_sim.kinds import SiteFacts, boot_terminal, sells
+from terminal_sim.outcome import CardReader, TapResult
 from terminal_sim.population import Seat
 from terminal_sim.rtc import DriftingRtc
 from terminal_sim.uplink import Uplink, UplinkState
@@ -37,6 +39,7 @@ class Surroundings:
     random: Random
     log: Log
     figures: Figures
+    site: SiteFacts
 
 
 class Till:
@@ -98,6 +101,11 @@ class Till:
         return sells(self.seat.secrets)
 
     @property
+    def takes_every_card(self) -> bool:
+        """A till does; meals and loads need the places of an AES card."""
+        return self.seat.secrets.terminal_kind == TerminalKind.POS
+
+    @property
     def is_on(self) -> bool:
         return self.terminal is not None
 
@@ -117,7 +125,9 @@ class Till:
         shared = self._shared
         self.flash.power_on()
         self.boots += 1
-        terminal = boot_terminal(self.flash, self.seat.secrets, rtc=self.rtc, random=shared.random, log=shared.log)
+        terminal = boot_terminal(
+            self.flash, self.seat.secrets, rtc=self.rtc, random=shared.random, log=shared.log, site=shared.site
+        )
         self.terminal = terminal
         self._count_records()
         if self.is_plugged_in:
@@ -183,12 +193,17 @@ class Till:
 
     def tap(self, card: CardReader, amount_cents: int) -> TapResult:
         """Raises PowerCut: the till has gone dark under the card."""
+        return self.serve(lambda terminal, held: terminal.tap(held, amount_cents), card)
+
+    def serve(self, act: Act, card: CardReader) -> TapResult:
+        """Whatever a customer does with a card; raises PowerCut as `tap` does."""
         assert self.terminal is not None
         try:
-            return self.terminal.tap(card, amount_cents)
+            result: TapResult = act(self.terminal, card)
         except PowerCut:
             self._dark()
             raise
+        return result
 
     def check(self, card: CardReader) -> TapResult:
         """As `tap`, with nothing for sale."""

@@ -2,7 +2,7 @@
 
 `truth.bin`, append-only, entries of 36 bytes; a torn last entry is cut off when the file is opened again:
 
-    0 kind u8 · 1 outcome u8 · 2 why u8 · 3 unplanned u8 · 4 terminal u32 · 8 epoch u16 · 10 reserved u16 ·
+    0 kind u8 · 1 outcome u8 · 2 why u8 · 3 unplanned u8 · 4 terminal u32 · 8 epoch u16 · 10 type u8 · 11 reserved ·
     12 sequence u32 · 16 card u32 · 20 amount u32 · 24 merchant u32 · 28 reserved u32 · 32 crc32 u32
 
 Unplanned: a thief's tap, or a card check. FOUND has the card's counter in the place of the amount. The write that a
@@ -20,12 +20,12 @@ from zlib import crc32
 
 from protocol.cards.apdu import Identity
 from terminal_sim.card import CardStore
-from terminal_sim.card_kinds import Card, counter_of, last_debit
+from terminal_sim.card_kinds import Card, Debit, counter_of, last_debit
 from terminal_sim.firmware import Outcome, TapResult, Why
 from terminal_sim.oracle import Executed, Oracle
 
 TRUTH_FILE: Final = "truth.bin"
-ENTRY: Final = struct.Struct("!BBBBIHxxIIII4x")
+ENTRY: Final = struct.Struct("!BBBBIHBxIIII4x")
 _CHECK: Final = struct.Struct("!I")
 ENTRY_BYTES: Final = ENTRY.size + _CHECK.size
 assert ENTRY_BYTES == 36
@@ -80,7 +80,7 @@ class Truth:
         paid = last_debit(after)
         if counter_of(after) != counter_of(before) and paid is not None:
             merchant = self.oracle.merchant_of.get(paid.identity.terminal, 0)
-            self._append(Kind.EXECUTED, paid.identity, card=after.number, amount=paid.amount_cents, merchant=merchant)
+            self._executed(paid, after.number, merchant)
 
     def answered(self, terminal: int, epoch: int, result: TapResult, *, unplanned: bool = False) -> None:
         """What the customer was told."""
@@ -112,7 +112,7 @@ class Truth:
     def _note_torn(self, identity: Identity, result: TapResult) -> None:
         if result.outcome is Outcome.GREY:
             self.torn[result.card] = identity
-        elif result.outcome in {Outcome.SOLD, Outcome.CHECKED}:
+        elif result.outcome in {Outcome.SOLD, Outcome.DONE, Outcome.CHECKED}:
             self.torn.pop(result.card, None)
 
     def reconcile(self, cards: CardStore) -> None:
@@ -124,10 +124,15 @@ class Truth:
             merchant = self.oracle.merchant_of.get(paid.identity.terminal)
             if merchant is None:
                 continue  # of another run; the card came with it
-            self.oracle.executed[paid.identity] = Executed(number, paid.amount_cents, merchant)
-            self._append(Kind.EXECUTED, paid.identity, card=number, amount=paid.amount_cents, merchant=merchant)
+            self.oracle.executed[paid.identity] = Executed(number, paid.amount_cents, merchant, paid.type)
+            self._executed(paid, number, merchant)
 
     # -- the file
+
+    def _executed(self, paid: Debit, card: int, merchant: int) -> None:
+        self._append(
+            Kind.EXECUTED, paid.identity, type_=paid.type, card=card, amount=paid.amount_cents, merchant=merchant
+        )
 
     def _append(
         self,
@@ -136,6 +141,7 @@ class Truth:
         *,
         outcome: int = 0,
         why: int = 0,
+        type_: int = 0,
         card: int = 0,
         amount: int = 0,
         merchant: int = 0,
@@ -144,7 +150,8 @@ class Truth:
         if self._descriptor < 0:
             return
         packed = ENTRY.pack(
-            kind, outcome, why, unplanned, identity.terminal, identity.epoch, identity.sequence, card, amount, merchant
+            *(kind, outcome, why, unplanned, identity.terminal, identity.epoch, type_, identity.sequence),
+            *(card, amount, merchant),
         )
         os.write(self._descriptor, packed + _CHECK.pack(crc32(packed)))
 
@@ -166,10 +173,12 @@ class Truth:
         os.lseek(self._descriptor, whole, os.SEEK_SET)
 
     def _restore(self, packed: bytes) -> None:
-        kind, outcome, why, unplanned, terminal, epoch, sequence, card, amount, merchant = ENTRY.unpack_from(packed)
+        (
+            kind, outcome, why, unplanned, terminal, epoch, type_, sequence, card, amount, merchant,
+        ) = ENTRY.unpack_from(packed)  # fmt: skip
         identity = Identity(terminal, epoch, sequence)
         if kind == Kind.EXECUTED:
-            self.oracle.executed[identity] = Executed(card, amount, merchant)
+            self.oracle.executed[identity] = Executed(card, amount, merchant, type_)
             return
         self.taps_done += not unplanned
         if kind == Kind.FOUND:

@@ -192,6 +192,7 @@ REFUSE: Final[dict[str, Callable[[bytes, Mapping[str, Any]], object]]] = {
     "04_handshake.json": lambda data, given: parse(handshake.BODIES[given["kind"]], data),
     "06_messages.json": lambda data, _: messages.parse_message(data),
     "07_records.json": lambda data, _: records.parse_record(data),
+    "07c_record_kinds.json": lambda data, _: records.parse_record(data),
     "10_lists.json": _parse_list,
     "11_link.json": lambda data, _: link.parse_message(data, batch_key=BATCH_KEY, ledger_public=LEDGER_PUBLIC),
     "13_keystore.json": lambda data, given: keystore.open_keystore(data, bytes.fromhex(given["unlock_secret"])),
@@ -220,11 +221,12 @@ def test_every_case_but_an_error_is_accepted() -> None:
             assert {name: given[name] for name in given if name in found}.items() <= found.items(), one["name"]
 
 
-def test_seals_of_the_chain_link_each_record_to_its_predecessor() -> None:
-    cases = {one["name"]: one for one in cases_of("07_records.json")}
-    before = cases["genesis seal"]["bytes"]
-    chain = [one for one in cases.values() if "sealed_over" in one.get("expected", {})]
-    assert len(chain) == 7
+@pytest.mark.parametrize(("file", "length"), [("07_records.json", 7), ("07c_record_kinds.json", 19)])
+def test_seals_of_the_chain_link_each_record_to_its_predecessor(file: str, length: int) -> None:
+    (genesis,) = [one for one in cases_of("07_records.json") if one["name"] == "genesis seal"]
+    before = genesis["bytes"]
+    chain = [one for one in cases_of(file) if "sealed_over" in one.get("expected", {})]
+    assert len(chain) == length
     for one in chain:
         data = bytes.fromhex(one["bytes"])
         assert data[-16:-8].hex() == before
@@ -239,9 +241,22 @@ def test_the_card_of_the_dialogue_proves_the_first_purchase_of_the_chain() -> No
     assert proof == purchase["given"]["body"]["card_proof"]
 
 
+def test_every_record_type_of_the_page_stands_in_a_chain() -> None:
+    shown = {
+        one["given"]["type"]
+        for file in ("07_records.json", "07c_record_kinds.json")
+        for one in cases_of(file)
+        if "predecessor_seal" in one["given"]
+    }
+    assert set(records.BODIES) <= shown
+
+
 def test_every_status_word_of_the_page_is_shown_by_some_case() -> None:
     shown = {one["expected"]["sw"] for one in cases_of("12_card.json") if "expected" in one}
-    assert shown == {"9000", "6700", "6982", "6985", "6a80", "6a88", "6d00", "9401", "9403", "9406"}
+    assert shown == {"9000", "6700", "6982", "6985", "6a80", "6a83", "6a84", "6a88", "6d00", "9401", "9403", "9406"} | {
+        "9407",
+        "9408",
+    }
 
 
 def test_a_changed_bit_anywhere_in_a_sealed_frame_is_noticed() -> None:

@@ -89,20 +89,23 @@ HEAD: Final = {
     "predecessor_seal": hexes(8),
     "seal": hexes(8),
 }
-PURCHASE_BODY: Final = numbers(
-    merchant=U32,
-    card_number=U32,
-    card_uid=hexes(7),
-    card_key_version=U8,
-    amount=U32,
-    balance_after=I32,
-    card_counter=U32,
-    currency=U16,
-    card_kind=U8,
-    card_proof=hexes(8),
-)
-KNOWN: Final = numbers(
-    type=st.sampled_from([records.PURCHASE, records.GREY]), body_version=st.just(0), body=PURCHASE_BODY, **HEAD
+NOT_ZERO: Final = st.integers(1, 0xFFFFFFFF)
+PURCHASE: Final[dict[str, Any]] = {
+    "merchant": U32,
+    "card_number": NOT_ZERO,
+    "card_uid": hexes(7),
+    "card_key_version": U8,
+    "amount": NOT_ZERO,
+    "balance_after": I32,
+    "card_counter": U32,
+    "currency": U16,
+    "card_kind": U8,
+    "card_proof": hexes(8),
+}
+MEAL: Final = {**PURCHASE, "amount": U32, "reference": NOT_ZERO, "meal_day": U16, "meal": U8, "menu": U8}
+KNOWN: Final = st.one_of(
+    numbers(type=st.just(records.PURCHASE), body_version=st.just(0), body=numbers(**PURCHASE), **HEAD),
+    numbers(type=st.sampled_from(records.MEALS), body_version=st.just(0), body=numbers(**MEAL), **HEAD),
 )
 UNKNOWN: Final = numbers(
     type=st.integers(0x80, 0xEF),

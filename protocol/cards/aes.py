@@ -14,38 +14,35 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
+from protocol.cards.aes_transactions import COUNTER_MAX, Refusal, execute
 from protocol.cards.apdu import (
     AUTHENTICATE_ANSWER,
     CHALLENGE_BYTES,
     CLA_CARD,
     DEBIT_ANSWER,
-    DEBIT_FIELDS,
     FLAG_PROOF_PENDING,
     GET_PROOF_COMMAND,
     IDENTITY_FIELDS,
     INS_AUTHENTICATE,
     INS_CONFIRM,
-    INS_DEBIT,
     INS_GET_PROOF,
+    INS_READ_MEALS,
     MAC_BYTES,
     SELECT_ANSWER,
     SELECT_COMMAND,
-    CardProof,
     Identity,
     StatusWord,
     authenticate_mac_input,
     confirm_mac_input,
-    debit_mac_input,
 )
 from protocol.cards.image import CARD_IMAGE_BYTES, AesCardImage, CardKeys
-from protocol.codes import CardKind, RecordType
+from protocol.cards.meals import CardMeals
+from protocol.cards.orders import VERB_OF_INS, KeyPurpose, order_mac_input, parse_order
+from protocol.codes import CardKind
 from protocol.errors import OutOfRange
 from protocol.mac import MacKey
-from protocol.proofs import tac
 
 __all__ = ["CARD_IMAGE_BYTES", "COUNTER_MAX", "TRANSITIONS", "AesCardCore", "AesCardImage", "CardKeys", "CardState"]
-
-COUNTER_MAX: Final = 0xFFFF_FFFF
 
 
 class CardState(Enum):
@@ -53,8 +50,8 @@ class CardState(Enum):
 
     OFF = "no SELECT yet"
     SELECTED = "selected"
-    AUTHENTICATED = "a DEBIT is possible"
-    DEBITED = "the DEBIT of this AUTHENTICATE is used up"
+    AUTHENTICATED = "a transaction is possible"
+    DEBITED = "the transaction of this AUTHENTICATE is used up"
 
 
 TRANSITIONS: Final[Mapping[tuple[CardState, int], CardState]] = MappingProxyType(
@@ -63,12 +60,14 @@ TRANSITIONS: Final[Mapping[tuple[CardState, int], CardState]] = MappingProxyType
         (CardState.SELECTED, INS_AUTHENTICATE): CardState.AUTHENTICATED,
         (CardState.AUTHENTICATED, INS_AUTHENTICATE): CardState.AUTHENTICATED,
         (CardState.DEBITED, INS_AUTHENTICATE): CardState.AUTHENTICATED,
-        (CardState.AUTHENTICATED, INS_DEBIT): CardState.DEBITED,
+        **{(CardState.AUTHENTICATED, ins): CardState.DEBITED for ins in VERB_OF_INS},
         (CardState.SELECTED, INS_GET_PROOF): CardState.SELECTED,
         (CardState.AUTHENTICATED, INS_GET_PROOF): CardState.AUTHENTICATED,
         (CardState.DEBITED, INS_GET_PROOF): CardState.DEBITED,
         (CardState.AUTHENTICATED, INS_CONFIRM): CardState.AUTHENTICATED,
         (CardState.DEBITED, INS_CONFIRM): CardState.DEBITED,
+        (CardState.AUTHENTICATED, INS_READ_MEALS): CardState.AUTHENTICATED,
+        (CardState.DEBITED, INS_READ_MEALS): CardState.DEBITED,
     }
 )
 """(state, instruction) → state after success; a pair that is missing is answered 69 85."""
@@ -76,35 +75,23 @@ TRANSITIONS: Final[Mapping[tuple[CardState, int], CardState]] = MappingProxyType
 _DATA_BYTES: Final[Mapping[int, int]] = MappingProxyType(
     {
         INS_AUTHENTICATE: CHALLENGE_BYTES,
-        INS_DEBIT: DEBIT_FIELDS.size + MAC_BYTES,
+        **{ins: verb.data_bytes for ins, verb in VERB_OF_INS.items()},
         INS_CONFIRM: IDENTITY_FIELDS.size + MAC_BYTES,
         INS_GET_PROOF: 0,
+        INS_READ_MEALS: 0,
     }
 )
-
-
-class _Refusal(Exception):  # inside this module only; no error of the protocol
-    def __init__(self, status: StatusWord) -> None:
-        self.status = status
+_WITHOUT_KEY: Final = frozenset({INS_GET_PROOF, INS_READ_MEALS})
 
 
 class AesCardCore:
     """One card. Not for concurrent use; `image` is what the card holds after the last command."""
 
-    __slots__ = (
-        "_authenticate_key",
-        "_card_challenge",
-        "_debit_key",
-        "_tac_key",
-        "_terminal_challenge",
-        "image",
-        "state",
-    )
+    __slots__ = ("_card_challenge", "_keys", "_tac_key", "_terminal_challenge", "image", "state")
 
     def __init__(self, image: AesCardImage) -> None:
         self.image = image
-        self._authenticate_key = MacKey(image.keys.authenticate)
-        self._debit_key = MacKey(image.keys.debit)
+        self._keys: dict[KeyPurpose, MacKey] = {}
         self._tac_key = MacKey(image.keys.tac)
         self.reset()
 
@@ -124,7 +111,7 @@ class AesCardCore:
         try:
             ins = self._admitted(apdu)
             data = self._run(ins, apdu[5:], random)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             return refusal.status.to_bytes(2, "big"), None
         self.state = TRANSITIONS[self.state, ins]
         return data + StatusWord.DONE.to_bytes(2, "big"), self.image if self.image is not before else None
@@ -133,34 +120,37 @@ class AesCardCore:
         """The instruction, if it is known, of the right length, of this card's key version, and allowed now."""
         if apdu[:4] == SELECT_COMMAND[:4]:
             if len(apdu) != len(SELECT_COMMAND) or apdu[4] != SELECT_COMMAND[4]:
-                raise _Refusal(StatusWord.WRONG_LENGTH)
+                raise Refusal(StatusWord.WRONG_LENGTH)
             if apdu != SELECT_COMMAND:
-                raise _Refusal(StatusWord.UNKNOWN_COMMAND)
+                raise Refusal(StatusWord.UNKNOWN_COMMAND)
             return SELECT_COMMAND[1]
         if len(apdu) < 4:
-            raise _Refusal(StatusWord.WRONG_LENGTH)
+            raise Refusal(StatusWord.WRONG_LENGTH)
         cla, ins, p1, p2 = apdu[:4]
-        if cla != CLA_CARD or ins not in _DATA_BYTES or p2 != 0 or (ins == INS_GET_PROOF and p1 != 0):
-            raise _Refusal(StatusWord.UNKNOWN_COMMAND)
+        if cla != CLA_CARD or ins not in _DATA_BYTES or p2 != 0 or (ins in _WITHOUT_KEY and p1 != 0):
+            raise Refusal(StatusWord.UNKNOWN_COMMAND)
         if len(apdu) != len(GET_PROOF_COMMAND) + _DATA_BYTES[ins] or apdu[4] != _DATA_BYTES[ins]:
-            raise _Refusal(StatusWord.WRONG_LENGTH)
-        if ins != INS_GET_PROOF and p1 != self.image.key_version:
-            raise _Refusal(StatusWord.KEY_VERSION_UNKNOWN)
-        if (self.state, ins) not in TRANSITIONS or (ins == INS_DEBIT and self.image.proof_pending):
-            raise _Refusal(StatusWord.NOT_IN_THIS_STATE)
+            raise Refusal(StatusWord.WRONG_LENGTH)
+        if ins not in _WITHOUT_KEY and p1 != self.image.key_version:
+            raise Refusal(StatusWord.KEY_VERSION_UNKNOWN)
+        if (self.state, ins) not in TRANSITIONS or (ins in VERB_OF_INS and self.image.proof_pending):
+            raise Refusal(StatusWord.NOT_IN_THIS_STATE)
         return int(ins)
 
     def _run(self, ins: int, data: bytes, random: bytes) -> bytes:
         if ins == INS_AUTHENTICATE:
             return self._authenticate(data, random)
-        if ins == INS_DEBIT:
-            return self._debit(data)
+        if ins in VERB_OF_INS:
+            return self._transact(ins, data)
         if ins == INS_CONFIRM:
             return self._confirm(data)
         if ins == INS_GET_PROOF:
             if self.image.last_proof is None:
-                raise _Refusal(StatusWord.NO_PROOF_KEPT)
+                raise Refusal(StatusWord.NO_PROOF_KEPT)
             return self.image.last_proof.encode()
+        if ins == INS_READ_MEALS:
+            card = self.image
+            return CardMeals(card.load_serial, card.booking_serial, card.tokens).encode()
         return self._select()
 
     def _select(self) -> bytes:
@@ -182,45 +172,37 @@ class AesCardCore:
         self._terminal_challenge, self._card_challenge = bytes(data), bytes(random)
         card = self.image
         covered = authenticate_mac_input(data, random, card.number, card.balance_cents, card.counter)
-        return AUTHENTICATE_ANSWER.pack(random, card.balance_cents, card.counter, self._authenticate_key.mac8(covered))
-
-    def _debit(self, data: bytes) -> bytes:
-        card, fields, mac = self.image, data[:-MAC_BYTES], data[-MAC_BYTES:]
-        if not self._debit_key.verifies(mac, debit_mac_input(self._terminal_challenge, self._card_challenge, fields)):
-            raise _Refusal(StatusWord.MAC_WRONG)
-        amount, currency, terminal, epoch, sequence = DEBIT_FIELDS.unpack(fields)
-        if amount == 0 or currency != card.currency:
-            raise _Refusal(StatusWord.AMOUNT_OR_CURRENCY)
-        if card.balance_cents < amount:
-            raise _Refusal(StatusWord.BALANCE_TOO_LOW)
-        if card.counter == COUNTER_MAX:
-            raise _Refusal(StatusWord.COUNTER_EXHAUSTED)
-        counter, balance = card.counter + 1, card.balance_cents - amount
-        proof = tac(
-            self._tac_key,
-            type_=RecordType.PURCHASE,
-            amount=amount,
-            currency=currency,
-            card=card.number,
-            terminal=terminal,
-            epoch=epoch,
-            sequence=sequence,
-            counter=counter,
-            balance_after=balance,
+        return AUTHENTICATE_ANSWER.pack(
+            random, card.balance_cents, card.counter, self._key(KeyPurpose.AUTHENTICATE).mac8(covered)
         )
-        identity = Identity(terminal, epoch, sequence)
-        kept = CardProof(RecordType.PURCHASE, identity, amount, currency, counter, balance, proof)
-        self.image = replace(card, balance_cents=balance, counter=counter, last_proof=kept, proof_pending=True)
-        return DEBIT_ANSWER.pack(balance, counter, proof)
+
+    def _transact(self, ins: int, data: bytes) -> bytes:
+        verb, fields, mac = VERB_OF_INS[ins], data[:-MAC_BYTES], data[-MAC_BYTES:]
+        covered = order_mac_input(verb, self._terminal_challenge, self._card_challenge, fields)
+        if not self._key(verb.purpose).verifies(mac, covered):
+            raise Refusal(StatusWord.MAC_WRONG)
+        self.image = execute(self.image, parse_order(verb, fields), self._tac_key)
+        kept = self.image.last_proof
+        assert kept is not None
+        return DEBIT_ANSWER.pack(kept.balance_after_cents, kept.counter, kept.proof)
+
+    def _key(self, purpose: KeyPurpose) -> MacKey:
+        """Scheduled when it is first needed: most cards on a reader only ever see two of the four."""
+        key = self._keys.get(purpose)
+        if key is None:
+            keys = self.image.keys
+            named = (keys.authenticate, keys.debit, keys.refund, keys.load)
+            key = self._keys[purpose] = MacKey(named[purpose])
+        return key
 
     def _confirm(self, data: bytes) -> bytes:
         fields, mac = data[:-MAC_BYTES], data[-MAC_BYTES:]
         covered = confirm_mac_input(self._terminal_challenge, self._card_challenge, fields)
-        if not self._authenticate_key.verifies(mac, covered):
-            raise _Refusal(StatusWord.MAC_WRONG)
+        if not self._key(KeyPurpose.AUTHENTICATE).verifies(mac, covered):
+            raise Refusal(StatusWord.MAC_WRONG)
         kept = self.image.last_proof
         if kept is None:
-            raise _Refusal(StatusWord.NO_PROOF_KEPT)
+            raise Refusal(StatusWord.NO_PROOF_KEPT)
         if self.image.proof_pending and kept.identity == Identity(*IDENTITY_FIELDS.unpack(fields)):
             self.image = replace(self.image, proof_pending=False)
         return b""

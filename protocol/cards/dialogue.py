@@ -1,35 +1,40 @@
-"""The terminal's side of a debit dialogue with an AES card (docs/protocol.md §12, R20). Pure: sans-IO firmware logic.
+"""The terminal's side of a transaction with an AES card (docs/protocol.md §12, R20). Pure: sans-IO firmware logic.
 
     SELECT → the caller looks at the card → AUTHENTICATE
       → proof pending? GET PROOF → the caller writes a completion → CONFIRM → AUTHENTICATE again
-      → the caller writes the intent → DEBIT → the caller writes the record → CONFIRM
+      → READ MEALS, if asked for → the caller decides and writes the intent
+      → DEBIT, or another transaction → the caller writes the record → CONFIRM
+
+`TransactionDialogue` makes any transaction of the card; `DebitDialogue` is the one of a till that only sells. Names of
+states and events say debit where any transaction is meant: each is interrupted, asked for and proved alike.
 
 Every verb returns a Step: the command to send now, if any, and the event for the caller, if any. After a command
 the caller says `answered(bytes)`, `answered(None)` when the card is there but silent, or `card_gone()`. Deny list,
 expiry, currency and card kind are the caller's checks, at CardSeen. The order in which things reach the terminal's
-flash is this module's: a DEBIT exists only as the answer to `intent_written`, a CONFIRM only as the answer to
+flash is this module's: a transaction exists only as the answer to `intent_written`, a CONFIRM only as the answer to
 `completion_written` or `record_written`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
 from protocol.cards.apdu import (
     GET_PROOF_COMMAND,
+    READ_MEALS_COMMAND,
     SELECT_COMMAND,
     CardFacts,
+    CardOrder,
     CardProof,
     DebitAnswer,
-    DebitOrder,
     Identity,
     StatusWord,
     authenticate_command,
     confirm_command,
-    debit_command,
     parse_authenticate,
     parse_debit,
     parse_select,
@@ -49,6 +54,8 @@ from protocol.cards.events import (
     Step,
     Unknown,
 )
+from protocol.cards.meals import CardMeals
+from protocol.cards.orders import VERBS, order_command
 from protocol.codes import RecordType
 from protocol.errors import RemoteError, StateMisuse
 from protocol.sam import Sam
@@ -68,6 +75,7 @@ __all__ = [
     "Refused",
     "State",
     "Step",
+    "TransactionDialogue",
     "Unknown",
 ]
 
@@ -81,14 +89,15 @@ class State(Enum):
     PENDING = "the caller writes the completion"
     CONFIRMING_PENDING = "CONFIRM sent for the earlier debit"
     CLEARED = "earlier debit settled; authenticate again"
+    READING_MEALS = "READ MEALS sent"
     READY = "authenticated; the caller writes the intent"
-    DEBITING = "DEBIT sent"
+    DEBITING = "DEBIT, or another transaction, sent"
     ASKING = "answer to DEBIT missing; GET PROOF sent"
     DEBITED = "the caller writes the record, the card is there"
     DEBITED_GONE = "the caller writes the record, the card has left"
     CONFIRMING = "CONFIRM sent"
     DONE = "record written"
-    UNKNOWN = "the caller writes a grey record"
+    UNKNOWN = "the caller writes a grey or doubt record"
     REFUSED = "no debit; the caller writes `aborted` if it holds a sequence"
     GONE = "card left before any DEBIT; as REFUSED"
 
@@ -113,6 +122,7 @@ _BEFORE_DEBIT: Final = (
     State.PENDING,
     State.CONFIRMING_PENDING,
     State.CLEARED,
+    State.READING_MEALS,
     State.READY,
 )
 ENDED: Final = frozenset({State.DONE, State.UNKNOWN, State.REFUSED, State.GONE})
@@ -124,8 +134,9 @@ TRANSITIONS: Final[Mapping[tuple[State, Input], frozenset[State]]] = MappingProx
         (State.SEEN, Input.AUTHENTICATE): frozenset({State.AUTHENTICATING, State.REFUSED}),
         (State.CLEARED, Input.AUTHENTICATE): frozenset({State.AUTHENTICATING}),
         (State.AUTHENTICATING, Input.ANSWER): frozenset(
-            {State.READY, State.READING_PENDING, State.REFUSED, State.GONE}
+            {State.READY, State.READING_MEALS, State.READING_PENDING, State.REFUSED, State.GONE}
         ),
+        (State.READING_MEALS, Input.ANSWER): frozenset({State.READY, State.REFUSED, State.GONE}),
         (State.READING_PENDING, Input.ANSWER): frozenset({State.PENDING, State.REFUSED, State.GONE}),
         (State.PENDING, Input.COMPLETION_WRITTEN): frozenset({State.CONFIRMING_PENDING}),
         (State.CONFIRMING_PENDING, Input.ANSWER): frozenset({State.CLEARED, State.REFUSED, State.GONE}),
@@ -152,24 +163,42 @@ _REFUSALS: Final = frozenset(StatusWord) - {StatusWord.DONE}
 """Answers by which a card says that the command had no effect."""
 
 
-class DebitDialogue:
+class TransactionDialogue:
     """One card, from its arrival at the reader until it leaves; make a new one for the next.
 
     Every verb raises StateMisuse when its turn has not come. The card's bytes raise nothing: they end in an event.
     """
 
-    __slots__ = ("_before", "_card", "_card_challenge", "_challenge", "_order", "_pending", "_proof", "_sam", "state")
+    __slots__ = (
+        "_before",
+        "_card",
+        "_card_challenge",
+        "_challenge",
+        "_order",
+        "_pending",
+        "_proof",
+        "_reads_meals",
+        "_sam",
+        "_types",
+        "state",
+    )
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, types: frozenset[int], *, reads_meals: bool = False) -> None:
+        """`types`: record types that the order may have; a card for whose keys the SAM lacks one is refused.
+
+        With `reads_meals` the event Authenticated brings what the card says of its serials and tokens.
+        """
         self.state = State.IDLE
         self._sam = sam
+        self._types = types
+        self._reads_meals = reads_meals
         self._card: CardFacts | None = None
         self._challenge = b""
         self._card_challenge = b""
         self._pending = False
         self._proof: CardProof | None = None
         self._before: Authenticated | None = None
-        self._order: DebitOrder | None = None
+        self._order: CardOrder | None = None
 
     def start(self) -> Step:
         """A card is in the field."""
@@ -180,7 +209,7 @@ class DebitDialogue:
         """The caller accepts the card; `challenge` is 16 random bytes, never used before."""
         self._turn(Input.AUTHENTICATE)
         card = self._facts()
-        if not self._sam.holds(card.key_version):
+        if not all(self._sam.holds(card.key_version, each) for each in self._types):
             return self._refuse(Input.AUTHENTICATE, Reason.KEY_VERSION)
         command = authenticate_command(card.key_version, challenge)
         self._challenge = challenge
@@ -192,23 +221,25 @@ class DebitDialogue:
         assert self._proof is not None
         return self._go(Input.COMPLETION_WRITTEN, State.CONFIRMING_PENDING, self._confirm(self._proof.identity))
 
-    def intent_written(self, order: DebitOrder) -> Step:
+    def intent_written(self, order: CardOrder) -> Step:
         """The intent for exactly this order is in flash: from here on its sequence ends in a record, whatever comes."""
         self._turn(Input.INTENT_WRITTEN)
+        if order.type not in self._types:
+            raise StateMisuse(f"an order of type {order.type:02X} in a dialogue of {sorted(self._types)}")
         card = self._facts()
-        mac = self._sam.debit_mac(
+        mac = self._sam.order_mac(
             card.key_version,
             card.uid,
             terminal_challenge=self._challenge,
             card_challenge=self._card_challenge,
             order=order,
         )
-        command = debit_command(card.key_version, order, mac)
+        command = order_command(card.key_version, order, mac)
         self._order = order
         return self._go(Input.INTENT_WRITTEN, State.DEBITING, command)
 
     def record_written(self) -> Step:
-        """The purchase record of Debited is in flash, sealed."""
+        """The record of Debited is in flash, sealed."""
         self._turn(Input.RECORD_WRITTEN)
         assert self._order is not None
         if self.state is State.DEBITED_GONE:
@@ -255,7 +286,7 @@ class DebitDialogue:
             return self._refuse(Input.ANSWER, Reason.NOT_OUR_CARD if selecting else Reason.NOT_GENUINE)
 
     def _succeeded(self, data: bytes) -> Step:
-        """A step before the DEBIT was done by the card. Raises RemoteError for an answer that is none."""
+        """A step before the transaction was done by the card. Raises RemoteError for an answer that is none."""
         if self.state is State.SELECTING:
             self._card = parse_select(data)
             self._pending = self._card.proof_pending
@@ -265,6 +296,10 @@ class DebitDialogue:
         if self.state is State.READING_PENDING:
             self._proof = CardProof.decode(data)
             return self._go(Input.ANSWER, State.PENDING, event=PendingProof(self._facts(), self._proof))
+        if self.state is State.READING_MEALS:
+            assert self._before is not None
+            self._before = replace(self._before, meals=CardMeals.decode(data))
+            return self._go(Input.ANSWER, State.READY, event=self._before)
         self._pending = False
         return self._go(Input.ANSWER, State.CLEARED, event=PendingCleared())
 
@@ -286,6 +321,8 @@ class DebitDialogue:
         self._before = Authenticated(given.balance_cents, given.counter)
         if self._pending:
             return self._go(Input.ANSWER, State.READING_PENDING, GET_PROOF_COMMAND)
+        if self._reads_meals:
+            return self._go(Input.ANSWER, State.READING_MEALS, READ_MEALS_COMMAND)
         return self._go(Input.ANSWER, State.READY, event=self._before)
 
     def _debit_answered(self, answer: bytes | None) -> Step:
@@ -324,18 +361,17 @@ class DebitDialogue:
         order = self._order
         return (
             order is not None
-            and kept.type == RecordType.PURCHASE
-            and (kept.identity, kept.amount_cents, kept.currency)
-            == (order.identity, order.amount_cents, order.currency)
+            and (kept.type, kept.identity, kept.amount_cents, kept.currency, kept.reference)
+            == (order.type, order.identity, order.amount_cents, order.currency, order.reference)
             and self._follows(kept.balance_after_cents, kept.counter)
         )
 
     def _follows(self, balance_after_cents: int, counter: int) -> bool:
-        """Whether these can come of our debit, given what the card proved at AUTHENTICATE."""
+        """Whether these can come of our order, given what the card proved at AUTHENTICATE."""
         assert self._order is not None
         assert self._before is not None
-        expected = (self._before.balance_cents - self._order.amount_cents, self._before.counter + 1)
-        return (balance_after_cents, counter) == expected
+        moved_cents = VERBS[self._order.type].sign * self._order.amount_cents
+        return (balance_after_cents, counter) == (self._before.balance_cents + moved_cents, self._before.counter + 1)
 
     def _debited(self, given: DebitAnswer) -> Step:
         assert self._order is not None
@@ -381,3 +417,15 @@ class DebitDialogue:
         assert state in TRANSITIONS[self.state, given]
         self.state = state
         return Step(command, event)
+
+
+class DebitDialogue(TransactionDialogue):
+    """The dialogue of a till that only sells."""
+
+    __slots__ = ()
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__(sam, _DEBIT_ONLY)
+
+
+_DEBIT_ONLY: Final = frozenset({int(RecordType.PURCHASE)})

@@ -8,7 +8,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from protocol.cards.apdu import CardFacts, CardProof, DebitOrder
+from protocol.cards.apdu import CardFacts, CardOrder, CardProof
+from protocol.cards.meals import CardMeals
 from protocol.codes import AbortReason
 
 
@@ -67,13 +68,15 @@ class Authenticated:
 
     balance_cents: int
     counter: int
+    meals: CardMeals | None = None
+    """Where the dialogue reads them: the card's word, not proved."""
 
 
 @dataclass(slots=True, frozen=True)
 class Debited:
-    """Next: write the purchase record from these facts, then `record_written()`."""
+    """The card made the transaction. Next: write its record from these facts, then `record_written()`."""
 
-    order: DebitOrder
+    order: CardOrder
     balance_after_cents: int
     counter: int
     proof: bytes
@@ -91,9 +94,9 @@ class Finished:
 
 @dataclass(slots=True, frozen=True)
 class Unknown:
-    """Nobody here knows whether the card was debited. Next: write a grey record with what was read before (R20)."""
+    """Nobody here knows whether the card made it. Next: write a grey or doubt with what was read before (R20)."""
 
-    order: DebitOrder
+    order: CardOrder
     balance_before_cents: int
     counter_before: int
 

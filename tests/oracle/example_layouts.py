@@ -193,6 +193,7 @@ CARD: Final[dict[str, tuple[list[Piece], list[Piece]]]] = {
             (4, "counter 101"),
             (4, "balance after 87.50"),
             (8, "TAC"),
+            (4, "reference: none"),
         ],
     ),
     "confirm": (

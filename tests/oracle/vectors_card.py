@@ -1,10 +1,10 @@
 """Vectors of sections 12 and 13: a dialogue with the AES card, command by command, and a keystore file."""
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from tests.oracle import card, keystore, reference
-from tests.oracle.fields import Fields, parse
+from tests.oracle.fields import Fields, build, parse
 from tests.oracle.reference import CARD_KEYS, CARD_NUMBER, CURRENCY, EPOCH, TERMINAL, Case, case, section
 
 RND_T: Final = reference.counting(0x90, 16)
@@ -24,9 +24,14 @@ ANSWERS: Final = {
     "AUTHENTICATE": card.AUTHENTICATE_ANSWER,
     "DEBIT": card.DEBIT_ANSWER,
     "GET PROOF": card.GET_PROOF_ANSWER,
+    "READ MEALS": card.READ_MEALS_ANSWER,
+    **dict.fromkeys(card.OTHERS, card.DEBIT_ANSWER),
 }
 IDENTITY: Final = {"terminal": TERMINAL, "epoch": EPOCH, "sequence": 1}
 DEBIT: Final = {"amount": 1250, "currency": CURRENCY, **IDENTITY}
+OTHER: Final = {**DEBIT, "reference": 7, "detail": "00000000"}
+LUNCH: Final = "4f880203"
+"""Meal day 20360, meal 2, menu 3."""
 
 Step = tuple[str, Fields, bytes]  # command, its fields, its bytes
 
@@ -60,19 +65,39 @@ def confirm(**changes: int) -> Step:
     return "CONFIRM", given, card.command(card.CONFIRM_INS, KEY_VERSION, data)
 
 
+def read_meals() -> Step:
+    return "READ MEALS", {}, card.READ_MEALS
+
+
+def other(name: str, **changes: Any) -> Step:
+    """REFUND, LOAD, BOOK, CANCEL or COLLECT with the key it belongs to, and `changes` of OTHER."""
+    key = CARD_KEYS[card.OTHERS[name][2]]
+    data = card.others_data(name, key, RND_T, RND_C, {**OTHER, **changes})
+    return name, _with_version(parse(card.OTHERS_DATA, data)), card.command(card.OTHERS[name][0], KEY_VERSION, data)
+
+
 def _with_version(given: Fields) -> Fields:
     return {"key_version": KEY_VERSION, **given}
 
 
 def _exchange(chip: card.Card, title: str, step: Step) -> Case:
     name, given, apdu = step
-    state = {
+    state: Fields = {
         "balance": chip.balance,
         "counter": chip.counter,
         "last_proof_not_confirmed": chip.unconfirmed,
         "selected": chip.selected,
         "authenticated": chip.rnd_t is not None,
+        "transaction_made": chip.debited,
     }
+    if chip.last_proof is not None:
+        state["last_proof"] = build(card.GET_PROOF_ANSWER, chip.last_proof).hex()
+    if chip.load_serial or chip.booking_serial:
+        serials = {"load_serial": chip.load_serial, "booking_serial": chip.booking_serial}
+        state["meals"] = build(card.READ_MEALS_ANSWER, {**serials, "tokens": chip.tokens}).hex()
+    if chip.last_debit is not None:
+        state["last_debit"] = {name: chip.last_debit[name] for name in ("terminal", "epoch", "sequence", "amount")}
+        state["last_debit"]["refunded"] = chip.refunded
     answer = chip.answer(apdu)
     expected: Fields = {"answer": answer.hex(), "sw": answer[-2:].hex()}
     if answer[-2:] == b"\x90\x00" and name in ANSWERS:
@@ -143,6 +168,100 @@ def _refusals() -> list[Case]:
     return [*cases, _exchange(worn, "refused: counter exhausted", debit())]
 
 
+def _after(*steps: Step, chip: card.Card | None = None) -> card.Card:
+    """A card that has made these steps, each with a 90 00."""
+    chip = chip if chip is not None else new_card()
+    for _, _, apdu in steps:
+        assert chip.answer(apdu)[-2:] == b"\x90\x00"
+    return chip
+
+
+def _identity(sequence: int) -> Fields:
+    return {"sequence": sequence}
+
+
+def _other_transactions() -> list[Case]:
+    """A day of the card: booked, cancelled, booked again, collected, loaded, bought and refunded; all confirmed."""
+    chip = _after(select())
+    steps: list[tuple[str, Step]] = []
+    for sequence, (title, step) in enumerate(
+        (
+            ("book lunch for 9.00", other("BOOK", amount=900, reference=1, detail=LUNCH, sequence=1)),
+            ("book a free dinner", other("BOOK", amount=0, reference=2, detail="4f880301", sequence=2)),
+            ("cancel the lunch", other("CANCEL", amount=900, reference=1, detail=LUNCH, sequence=3)),
+            ("collect the free dinner", other("COLLECT", amount=0, reference=2, detail="4f880301", sequence=4)),
+            ("load 20.00", other("LOAD", amount=2000, reference=9, sequence=5)),
+            ("debit before a refund", debit(sequence=6)),
+            ("refund 5.00 of the debit", other("REFUND", amount=500, reference=6, sequence=7)),
+        ),
+        1,
+    ):
+        steps += [
+            (f"{title}: authenticate", authenticate()),
+            (title, step),
+            (f"{title}: get proof", get_proof()),
+            (f"{title}: read meals", read_meals()),
+            (f"{title}: confirm", confirm(**_identity(sequence))),
+        ]
+    return [_exchange(chip, title, step) for title, step in steps]
+
+
+def _refused_others() -> list[Case]:
+    begin = [select(), authenticate()]
+    settle = [confirm(), authenticate()]
+    lunch = {"reference": 3, "detail": LUNCH, "amount": 900}
+    four = [
+        each
+        for serial in range(1, 5)
+        for each in (
+            authenticate(),
+            other("BOOK", amount=100, reference=serial, detail=LUNCH, sequence=serial),
+            confirm(sequence=serial),
+        )
+    ]
+    forged = other("LOAD")
+    by_debit_key = card.others_data("LOAD", CARD_KEYS["debit"], RND_T, RND_C, OTHER)
+    refunded = [other("REFUND", amount=1, reference=1, sequence=2), confirm(sequence=2), authenticate()]
+    cases: list[tuple[str, list[Step], Step]] = [
+        ("book without authentication", [select()], other("BOOK", **lunch)),
+        ("read meals without authentication", [select()], read_meals()),
+        ("load with the debit key", begin, (*forged[:2], card.command(0x52, KEY_VERSION, by_debit_key))),
+        ("load of 0", begin, other("LOAD", amount=0)),
+        ("load with reference 0", begin, other("LOAD", reference=0)),
+        ("load with a detail", begin, other("LOAD", detail=LUNCH)),
+        ("load with a serial used already", [*begin, other("LOAD"), *settle], other("LOAD", sequence=2)),
+        ("load beyond the largest balance", begin, other("LOAD", amount=(1 << 31) - 10_000)),
+        ("book in another currency", begin, other("BOOK", **lunch, currency=840)),
+        ("book with reference 0", begin, other("BOOK", **{**lunch, "reference": 0})),
+        ("book with a serial used already", [*begin, other("BOOK", **lunch), *settle], other("BOOK", **lunch)),
+        ("book above the balance", begin, other("BOOK", **{**lunch, "amount": 10_001})),
+        ("book a fifth meal", [select(), *four, authenticate()], other("BOOK", **{**lunch, "reference": 5})),
+        ("cancel what is not booked", begin, other("CANCEL", **lunch)),
+        (
+            "cancel at another price",
+            [*begin, other("BOOK", **lunch), *settle],
+            other("CANCEL", **{**lunch, "amount": 901}),
+        ),
+        (
+            "collect another menu",
+            [*begin, other("BOOK", **lunch), *settle],
+            other("COLLECT", **{**lunch, "detail": "4f880204"}),
+        ),
+        ("refund with no debit", begin, other("REFUND", reference=1, sequence=2)),
+        ("refund of another sequence", [*begin, debit(), *settle], other("REFUND", reference=2, sequence=2)),
+        (
+            "refund of another terminal",
+            [*begin, debit(), *settle],
+            other("REFUND", reference=1, terminal=1, sequence=2),
+        ),
+        ("refund above the debit", [*begin, debit(), *settle], other("REFUND", reference=1, amount=1251, sequence=2)),
+        ("second refund", [*begin, debit(), *settle, *refunded], other("REFUND", reference=1, amount=1, sequence=3)),
+        ("load while the debit is not confirmed", [*begin, debit(), authenticate()], other("LOAD", sequence=2)),
+        ("debit after a booking of one authentication", [*begin, other("BOOK", **lunch), confirm()], debit(sequence=2)),
+    ]
+    return [_exchange(_after(*before), f"refused: {title}", step) for title, before, step in cases]
+
+
 def section_12() -> Fields:
     facts = {
         "card_keys": {name: key.hex() for name, key in CARD_KEYS.items()},
@@ -151,7 +270,17 @@ def section_12() -> Fields:
         "card": {**FACTS, "balance": 10_000, "counter": 100},
     }
     shared = [case("the card and the random numbers of all dialogues", facts, b"")]
-    return section("12. The AES card", [*shared, *purchase_dialogue(), *_after_loss_of_power(), *_refusals()])
+    return section(
+        "12. The AES card",
+        [
+            *shared,
+            *purchase_dialogue(),
+            *_after_loss_of_power(),
+            *_refusals(),
+            *_other_transactions(),
+            *_refused_others(),
+        ],
+    )
 
 
 def section_13() -> Fields:

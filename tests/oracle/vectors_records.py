@@ -1,4 +1,4 @@
-"""Vectors of section 7: one small chain with every record type, and the proofs in it.
+"""Vectors of section 7: one small chain of the records that every till writes, and the proofs in it.
 
 genesis, purchase, purchase, aborted, grey, completion of the grey, an unknown type, a type of another body version
 """
@@ -71,6 +71,7 @@ def grey_body(amount: int, counter_before: int, balance_before: int) -> Fields:
         "amount": amount,
         "balance_after": balance_before,
         "card_counter": counter_before,
+        "attempted_type": 0,
         "card_proof": "00" * 8,
     }
 
@@ -87,6 +88,7 @@ def completion_body(original_sequence: int, amount: int, counter: int, balance_a
         "balance_after": balance_after,
         "card_counter": counter,
         "card_proof": proof.hex(),
+        "reference": 0,
     }
 
 

@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 
 from protocol.cards import apdu
 from protocol.cards.aes import CARD_IMAGE_BYTES, COUNTER_MAX, AesCardCore, AesCardImage, CardState
-from protocol.cards.apdu import CardFacts, CardProof, DebitOrder, Identity, StatusWord
+from protocol.cards.apdu import CardFacts, CardOrder, CardProof, DebitOrder, Identity, StatusWord
+from protocol.cards.image import LastDebit
+from protocol.cards.meals import CardMeals, MealPlace, Token, encode_tokens
+from protocol.cards.orders import order_command, order_fields
 from protocol.errors import DamagedData, Malformed, OutOfRange
 from protocol.mac import MacKey
 from protocol.proofs import verify_tac
+from protocol.sam import SoftwareSam, TerminalMasters
 from tests.hostile import HostileKit, garbage, garbage_with_head
 from tests.protocol.samples import (
     CARD,
     CARD_CHALLENGE,
     CNY,
     EPOCH,
+    MASTERS,
     ORDER,
     TERMINAL,
     TERMINAL_CHALLENGE,
@@ -37,8 +42,8 @@ AUTHENTICATE = apdu.authenticate_command(1, TERMINAL_CHALLENGE)
 
 
 def debit_command(order: DebitOrder = ORDER, challenge: bytes = TERMINAL_CHALLENGE) -> bytes:
-    mac = sam().debit_mac(1, UID, terminal_challenge=challenge, card_challenge=CARD_CHALLENGE, order=order)
-    return apdu.debit_command(1, order, mac)
+    mac = sam().order_mac(1, UID, terminal_challenge=challenge, card_challenge=CARD_CHALLENGE, order=order)
+    return order_command(1, order, mac)
 
 
 def confirm_command(identity: Identity = ORDER.identity) -> bytes:
@@ -59,14 +64,22 @@ def run(core: AesCardCore, *commands: bytes) -> list[tuple[str, bool]]:
 def test_card_answers_as_the_vectors_say(case: dict[str, Any]) -> None:
     before = case["given"]["card_before"]
     image = card_image(balance_cents=before["balance"], counter=before["counter"])
-    if before["counter"] == 101:
-        image = replace(image, last_proof=DEBITED_PROOF, proof_pending=before["last_proof_not_confirmed"])
+    image = replace(image, proof_pending=before["last_proof_not_confirmed"])
+    if "last_proof" in before:
+        image = replace(image, last_proof=CardProof.decode(bytes.fromhex(before["last_proof"])))
+    if "meals" in before:
+        meals = CardMeals.decode(bytes.fromhex(before["meals"]))
+        image = replace(image, load_serial=meals.load_serial, booking_serial=meals.booking_serial, tokens=meals.tokens)
+    if "last_debit" in before:
+        paid = before["last_debit"]
+        who = Identity(paid["terminal"], paid["epoch"], paid["sequence"])
+        image = replace(image, last_debit=LastDebit(who, paid["amount"], paid["refunded"]))
     core = AesCardCore(image)
     if before["authenticated"]:
         run(core, apdu.SELECT_COMMAND, AUTHENTICATE)
-        if case["name"] == "refused: second debit of one authentication":
+        if before["transaction_made"]:
             core.state = CardState.DEBITED
-    elif before.get("selected", case["given"]["command"] != "SELECT"):
+    elif before["selected"]:
         run(core, apdu.SELECT_COMMAND)
     answer, _ = core.command(bytes.fromhex(case["bytes"]), CARD_CHALLENGE)
     assert answer.hex() == case["expected"]["answer"]
@@ -99,7 +112,8 @@ def test_debit_is_one_write_that_moves_balance_counter_proof_and_flag_together()
     assert core.image is before
     answer, written = core.command(debit_command(), CARD_CHALLENGE)
     assert answer[-2:] == b"\x90\x00"
-    assert written == replace(before, balance_cents=8750, counter=101, last_proof=DEBITED_PROOF, proof_pending=True)
+    debited = replace(before, balance_cents=8750, counter=101, last_proof=DEBITED_PROOF, proof_pending=True)
+    assert written == replace(debited, last_debit=LastDebit(ORDER.identity, 1250))
     assert core.image is written
     facts = {"type_": 1, "amount": 1250, "currency": CNY, "card": CARD, "terminal": TERMINAL, "epoch": EPOCH}
     assert verify_tac(
@@ -163,6 +177,11 @@ def test_macs_of_an_earlier_challenge_are_worth_nothing() -> None:
         (bytes.fromhex("805a000001"), "6700"),
         (bytes.fromhex("805a01000000"), "6d00"),
         (bytes.fromhex("80540100"), "6700"),
+        (bytes.fromhex("8066000001"), "6700"),
+        (bytes.fromhex("8066010000"), "6d00"),
+        (bytes.fromhex("8066000000"), "6985"),
+        (bytes.fromhex("8056010018") + bytes(24), "6700"),
+        (bytes.fromhex("8052020020") + bytes(32), "9403"),
     ],
 )
 def test_ill_formed_commands_have_definite_answers(command: bytes, status: str) -> None:
@@ -175,7 +194,12 @@ def test_hostile_commands_never_raise_and_never_write() -> None:
     core = card()
     run(core, apdu.SELECT_COMMAND, AUTHENTICATE)
     before, state = core.image, core.state
-    for command in (*garbage(20, 500, 64), *garbage_with_head(debit_command(), 21, 500, 40)):
+    book = bytes.fromhex("8056010020")
+    for command in (
+        *garbage(20, 500, 64),
+        *garbage_with_head(debit_command(), 21, 500, 40),
+        *garbage_with_head(book, 22, 500, 40),
+    ):
         answer, written = core.command(command, CARD_CHALLENGE)
         assert written is None
         if command != apdu.SELECT_COMMAND and command[1:2] != b"\x82":
@@ -191,6 +215,38 @@ def test_a_refused_command_changes_nothing() -> None:
     assert run(core, debit_command()) == [("9000", True)]
 
 
+def test_a_days_orders_make_the_commands_and_proofs_of_the_vectors() -> None:
+    """The oracle's card and terminal, step by step, against ours."""
+    types = {"BOOK": 0x20, "CANCEL": 0x21, "COLLECT": 0x22, "LOAD": 4, "REFUND": 3, "DEBIT": 1}
+    station = SoftwareSam(
+        {1: TerminalMasters(*(MASTERS[name] for name in ("authenticate", "debit", "refund", "load")))}
+    )
+    day = [case for case in CASES if case["given"]["command"] in types and case["expected"]["sw"] == "9000"]
+    assert len(day) >= 8
+    for case in day:
+        facts = case["given"]
+        who = Identity(facts["terminal"], facts["epoch"], facts["sequence"])
+        meal = MealPlace.decode(bytes.fromhex(facts.get("detail", "00000000")))
+        type_ = types[facts["command"]]
+        order = CardOrder(facts["amount"], facts["currency"], who, type_, facts.get("reference", 0), meal)
+        challenges = {"terminal_challenge": TERMINAL_CHALLENGE, "card_challenge": CARD_CHALLENGE}
+        assert order_command(1, order, station.order_mac(1, UID, **challenges, order=order)).hex() == case["bytes"]
+        made = apdu.parse_debit(bytes.fromhex(case["expected"]["answer"])[:-2])
+        assert verify_tac(
+            MacKey(card_image().keys.tac),
+            made.proof,
+            type_=type_,
+            amount=order.amount_cents,
+            currency=order.currency,
+            card=CARD,
+            terminal=who.terminal,
+            epoch=who.epoch,
+            sequence=who.sequence,
+            counter=made.counter,
+            balance_after=made.balance_after_cents,
+        )
+
+
 def test_purse_can_be_emptied_and_not_overdrawn() -> None:
     for balance, amount, status in ((1, 1, "9000"), (0, 1, "9401"), (-5, 1, "9401"), (2**31 - 1, 2**32 - 1, "9401")):
         core = card(balance_cents=balance)
@@ -199,6 +255,13 @@ def test_purse_can_be_emptied_and_not_overdrawn() -> None:
     assert run(card(counter=COUNTER_MAX), apdu.SELECT_COMMAND, AUTHENTICATE, debit_command())[-1][0] == "9406"
 
 
+LUNCH = MealPlace(20_360, 2, 3)
+TOKENS = st.builds(
+    Token,
+    st.integers(1, 2**32 - 1),
+    st.builds(MealPlace, st.integers(0, 2**16 - 1), st.integers(0, 255), st.integers(0, 255)),
+    st.integers(0, 2**32 - 1),
+)
 IMAGES = st.builds(
     replace,
     st.just(card_image()),
@@ -207,6 +270,10 @@ IMAGES = st.builds(
     valid_until_day=st.integers(0, 2**32 - 1),
     last_proof=st.none() | st.just(DEBITED_PROOF),
     proof_pending=st.booleans(),
+    load_serial=st.integers(0, 2**32 - 1),
+    booking_serial=st.integers(0, 2**32 - 1),
+    tokens=st.lists(TOKENS, max_size=4).map(tuple),
+    last_debit=st.none() | st.builds(LastDebit, st.just(ORDER.identity), st.integers(1, 2**32 - 1), st.booleans()),
 )
 
 
@@ -222,6 +289,8 @@ def test_damaged_image_files_are_refused_bit_by_bit() -> None:
     HostileKit(data, AesCardImage.decode, bytes_max=CARD_IMAGE_BYTES, authenticated=True).run_all()
     with pytest.raises(DamagedData):
         AesCardImage.decode(b"")
+    with pytest.raises(DamagedData, match="version 1, not 2"):
+        AesCardImage.decode(b"\x01" + bytes(151))  # as they were before cards had tokens
     with pytest.raises(OutOfRange):
         replace(card_image(), uid=bytes(6)).encode()
     with pytest.raises(OutOfRange):
@@ -235,8 +304,9 @@ def test_damaged_image_files_are_refused_bit_by_bit() -> None:
         (bytes(range(32)), apdu.parse_authenticate),
         (bytes(range(16)), apdu.parse_debit),
         (DEBITED_PROOF.encode(), CardProof.decode),
+        (CardMeals(9, 12, (Token(11, LUNCH, 900), Token(12, LUNCH, 0))).encode(), CardMeals.decode),
     ],
-    ids=["SELECT", "AUTHENTICATE", "DEBIT", "GET PROOF"],
+    ids=["SELECT", "AUTHENTICATE", "DEBIT", "GET PROOF", "READ MEALS"],
 )
 def test_hostile_answers_raise_nothing_but_remote_errors(vector: bytes, parse: Any) -> None:
     HostileKit(vector, parse, bytes_max=64).run_all()
@@ -248,9 +318,18 @@ def test_builders_refuse_what_does_not_fit() -> None:
     with pytest.raises(OutOfRange):
         apdu.authenticate_command(1, bytes(15))
     with pytest.raises(OutOfRange):
-        apdu.debit_fields(replace(ORDER, amount_cents=-1))
+        order_fields(replace(ORDER, amount_cents=-1))
     with pytest.raises(OutOfRange):
-        apdu.debit_command(1, ORDER, bytes(16))
+        order_command(1, ORDER, bytes(16))
+    for wrong in (replace(ORDER, reference=1), replace(ORDER, meal=LUNCH), replace(ORDER, type=7)):
+        with pytest.raises(OutOfRange):
+            order_fields(wrong)
+    with pytest.raises(OutOfRange):
+        order_fields(replace(ORDER, type=0x20, reference=1, meal=MealPlace(1 << 16, 0, 0)))
+    with pytest.raises(OutOfRange):
+        encode_tokens([Token(1, LUNCH, 0)] * 5)
+    with pytest.raises(OutOfRange):
+        CardMeals(load_serial=1 << 32).encode()
     with pytest.raises(OutOfRange):
         card().command(apdu.SELECT_COMMAND, b"")
     with pytest.raises(Malformed):

@@ -29,9 +29,10 @@ from protocol.cards.dialogue import (
     Refused,
     State,
     Step,
+    TransactionDialogue,
     Unknown,
 )
-from protocol.codes import AbortReason
+from protocol.codes import AbortReason, RecordType
 from protocol.errors import StateMisuse
 from protocol.mac import MacKey
 from protocol.proofs import verify_tac
@@ -118,9 +119,12 @@ def till(cut_at: int | None = None, *, silent: bool = False) -> Till:
     return Till(card_image(balance_cents=START_CENTS), cut_at=cut_at, silent=silent)
 
 
-def dialogue_until(state: State) -> tuple[DebitDialogue, AesCardCore]:
+def dialogue_until(state: State) -> tuple[TransactionDialogue, AesCardCore]:
     """A dialogue with an honest card, stopped when it first reaches `state`."""
-    dialogue, core = DebitDialogue(sam()), card()
+    dialogue: TransactionDialogue = DebitDialogue(sam())
+    if state is State.READING_MEALS:
+        dialogue = TransactionDialogue(sam(), frozenset({int(RecordType.PURCHASE)}), reads_meals=True)
+    core = card()
     if state in {State.PENDING, State.CONFIRMING_PENDING, State.CLEARED, State.READING_PENDING}:
         earlier = till(cut_at=5)
         earlier.tap(100)
@@ -295,12 +299,13 @@ def test_answer_to_a_debit_that_does_not_follow_from_it_is_not_believed() -> Non
         "01 00 0003 00010203 00000001 000004e2 009c 0000 00000066 0000222e",  # a counter too far
         "02 00 0003 00010203 00000001 000004e2 009c 0000 00000065 0000222e",  # other type
         "01 00 0003 00010203 00000002 000004e2 009c 0000 00000065 0000222e",  # other identity, our counter
+        "20 00 0003 00010203 00000001 000004e2 009c 0000 00000065 0000222e",  # a booking of our identity
     ],
 )
 def test_contradictory_proof_leaves_the_outcome_unknown(proof: str) -> None:
     dialogue, _ = dialogue_until(State.DEBITING)
     dialogue.answered(None)
-    event = dialogue.answered(bytes.fromhex(proof) + bytes(8) + b"\x90\x00").event
+    event = dialogue.answered(bytes.fromhex(proof) + bytes(12) + b"\x90\x00").event
     assert event == Unknown(ORDER, START_CENTS, 100)
 
 
@@ -310,7 +315,7 @@ def test_nothing_a_card_answers_raises_or_skips_a_write(state: State) -> None:
     words = [word.to_bytes(2, "big") for word in StatusWord]
     answers = [
         *garbage(20, 100, 48),
-        *(data + word for word in words for data in (b"", bytes(16), bytes(32), bytes(36))),
+        *(data + word for word in words for data in (b"", bytes(16), bytes(32), bytes(40), bytes(56))),
     ]
     reach = State.DEBITING if state is State.ASKING else state
     for answer in answers:
@@ -319,7 +324,8 @@ def test_nothing_a_card_answers_raises_or_skips_a_write(state: State) -> None:
             dialogue.answered(None)
         step = dialogue.answered(answer)
         assert dialogue.state in after_success
-        assert dialogue.state not in {State.DEBITED, State.READY}, "no forged answer counts as a proof"
+        if state is not State.READING_MEALS:  # its answer is the card's word, and no more is made of it
+            assert dialogue.state not in {State.DEBITED, State.READY}, "no forged answer counts as a proof"
         assert step.command is None or step.command[1] == 0x5A
         assert (step.event is None) != (step.command is None)
 

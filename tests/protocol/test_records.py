@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import record_bodies
 from protocol.errors import Malformed, OutOfRange
 from protocol.mac import MacKey
+from protocol.record_bodies import Body, Completion, Doubt
 from protocol.records import (
     Aborted,
-    Completion,
     Grey,
     Purchase,
     RecordHead,
@@ -32,7 +33,8 @@ from tests.hostile import HostileKit
 from tests.protocol.samples import SEAL_KEY, TERMINAL, UID, aborted, chain, grey, head, purchase, vector_cases
 
 RECORDS = [case for case in vector_cases("07") if "predecessor_seal" in case["given"]]
-REFUSED = [case for case in vector_cases("07") if "error" in case]
+OTHERS = [case for case in vector_cases("07c") if "predecessor_seal" in case["given"]]
+REFUSED = [case for case in (*vector_cases("07"), *vector_cases("07c")) if "error" in case]
 NAMES = {
     "card_number": "card",
     "card_uid": "uid",
@@ -52,22 +54,21 @@ def head_of(facts: dict[str, Any]) -> RecordHead:
     return RecordHead(**named)
 
 
-def body_of(facts: dict[str, Any]) -> Purchase | Grey | Completion | Aborted | Unknown:
+def body_of(facts: dict[str, Any]) -> Body:
     body = facts["body"]
     if isinstance(body, str):
         return Unknown(facts["type"], facts["body_version"], bytes.fromhex(body))
-    kind = {1: Purchase, 2: Completion, 7: Grey, 0x60: Aborted}[facts["type"]]
-    names = GREY_NAMES if kind is Grey else NAMES
+    kind = record_bodies.BODIES[facts["type"]]
+    names = GREY_NAMES if kind in {Grey, Doubt} else NAMES
     values = {names.get(key, key): value for key, value in body.items()}
     for name in {"uid", "proof"} & values.keys():
         values[name] = bytes.fromhex(values[name])
     if kind is Grey:
         del values["proof"]
-    made: Purchase | Grey | Completion | Aborted = kind(**values)
-    return made
+    return cast(Body, kind(**values))
 
 
-@pytest.mark.parametrize("case", RECORDS, ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", [*RECORDS, *OTHERS], ids=lambda case: case["name"])
 def test_record_of_the_vectors_is_read_and_written_byte_for_byte(case: dict[str, Any]) -> None:
     facts, data = case["given"], bytes.fromhex(case["bytes"])
     assert read_head(data) == head_of(facts)
@@ -92,6 +93,14 @@ def test_the_vectors_as_one_payload_are_walked_and_summed() -> None:
     assert (found.count, found.money_count, found.sum_cents) == (len(RECORDS), 3, 1250 + 800 + 450)
     assert list(found.amounts_cents) == [1250, 800, 0, 450, 0, 0, 0]
     assert list(found.clocks_ms) == [case["given"]["clock_ms"] for case in RECORDS]
+
+
+def test_debits_are_counted_and_credits_taken_off_in_a_chain_of_every_other_type() -> None:
+    payload = b"".join(bytes.fromhex(case["bytes"]) for case in OTHERS)
+    found = summarise(payload)
+    assert list(found.amounts_cents) == [900, -900, 0, 0, -5000, 0, -300, 0, 900, *[0] * 10]
+    last = OTHERS[-1]["given"]
+    assert (found.money_count, found.sum_cents) == (last["running_count"], last["running_sum"]) == (5, -4400)
 
 
 def test_head_offsets_are_those_of_the_page() -> None:

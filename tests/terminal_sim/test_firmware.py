@@ -17,6 +17,7 @@ from terminal_sim.dump import dump_flash
 from terminal_sim.errors import PowerCut
 from terminal_sim.firmware import Alarm, Outcome, PosTerminal, Why
 from terminal_sim.flash import CutAfter
+from terminal_sim.journal import SENT_OFFSET
 from terminal_sim.layout import FlashLayout
 from tests.terminal_sim.kit import (
     MERCHANT,
@@ -304,7 +305,7 @@ def test_power_lost_before_the_debit_is_an_aborted_record_and_costs_nothing() ->
     bench = Bench()
     card = bench.issue()
     terminal = bench.boot()
-    bench.flash.cut_plan = CutAfter(72)  # the journal entry is whole, the debit-sent mark is not
+    bench.flash.cut_plan = CutAfter(SENT_OFFSET)  # the journal entry is whole, the debit-sent mark is not
     with pytest.raises(PowerCut):
         bench.tap(terminal, card, 700)
     terminal = bench.boot()

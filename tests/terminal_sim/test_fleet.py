@@ -17,7 +17,8 @@ from terminal_sim.faults import FaultSpecError
 from terminal_sim.figures import Figures, Histogram
 from terminal_sim.flash import FLASH_BYTES_USUAL
 from terminal_sim.play import SPARE_DEVICES, Play
-from terminal_sim.population import SetupError, load_cards, load_seats
+from terminal_sim.population import SetupError, load_cards
+from terminal_sim.seats import load_seats
 from tests.simulation.world import Host, World
 from tests.terminal_sim.fleet_kit import FIRST, FIRST_CARD, Canteen, asked, enrol_anew
 

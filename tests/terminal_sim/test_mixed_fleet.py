@@ -11,8 +11,9 @@ import pytest
 from protocol.cards.apdu import Identity
 from protocol.codes import CardKind, RecordType
 from protocol.records import Completion, Grey, Purchase, RecordHead, decode_body, read_head
-from terminal_sim.population import MEMORY_IMAGES_FILE, load_cards, load_seats
+from terminal_sim.population import MEMORY_IMAGES_FILE, load_cards
 from terminal_sim.report import render
+from terminal_sim.seats import load_seats
 from tests.terminal_sim.fleet_kit import FIRST_CARD, Canteen, asked
 from tests.terminal_sim.kit import proof_verifies
 
