@@ -33,7 +33,7 @@ from terminal_sim.card import Disturbance, Effect, Moment
 from terminal_sim.errors import PowerCut
 from terminal_sim.firmware import Outcome, Why
 from terminal_sim.flash import CutAfter
-from terminal_sim.load_station import LoadStation, parse_orders
+from terminal_sim.load_station import ORDERS_BYTES_MAX, LoadOrder, LoadStation, parse_orders
 from terminal_sim.meal_terminal import MealTerminal
 from terminal_sim.selling_terminal import SellingTerminal
 from tests.hostile import HostileKit
@@ -358,7 +358,13 @@ def test_one_order_cannot_stand_in_a_file_twice() -> None:
 
 
 def test_hostile_order_files_raise_nothing_but_remote_errors() -> None:
-    HostileKit(LINE, parse_orders, bytes_max=4 << 20, authenticated=False).survives_garbage()
+    def some_orders(data: bytes) -> list[LoadOrder]:
+        found = parse_orders(data)
+        if not found:
+            raise Malformed("load orders", "none")  # an empty file is right, and no order
+        return found
+
+    HostileKit(LINE.strip(), some_orders, bytes_max=ORDERS_BYTES_MAX).run_all()
 
 
 # -- interruptions -----------------------------------------------------------------------------------------------------
