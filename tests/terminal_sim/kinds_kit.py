@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.cards.apdu import Identity
+from protocol.cards.image import AesCardImage
 from protocol.cards.meals import MealPlace
 from protocol.cards.orders import VERBS
 from protocol.codes import RecordType
@@ -115,6 +116,12 @@ class KindBench(Bench):
         if isinstance(terminal, LoadStation):
             terminal.give_orders(ORDERS)
         return terminal
+
+    def aes(self, number: int) -> AesCardImage:
+        """What the card holds."""
+        image = self.cards.load(number)
+        assert isinstance(image, AesCardImage)
+        return image
 
     def told(self, result: TapResult) -> TapResult:
         """Tell the oracle what the customer was told."""

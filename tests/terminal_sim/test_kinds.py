@@ -159,7 +159,7 @@ def test_the_card_itself_refuses_a_refund_of_what_is_not_its_last_debit() -> Non
 def test_a_discount_is_taken_and_a_daily_limit_outlives_a_reboot() -> None:
     bench = KindBench()
     card = bench.issue()
-    bench.cards.save(replace(bench.cards.load(card), group=2))
+    bench.cards.save(replace(bench.aes(card), group=2))
     terminal = bench.boot()
     assert bench.tap(terminal, card, 20_000).amount_cents == 18_000
     assert bench.tap(bench.boot(), card, 13_335).why is Why.DAILY_LIMIT
@@ -201,7 +201,7 @@ def test_a_meal_is_booked_cancelled_and_collected_by_its_token() -> None:
     booked = bench.told(terminal.book(bench.field(card), LUNCH_TOMORROW))
     assert (booked.outcome, booked.amount_cents) == (Outcome.DONE, 1_200)
     bench.told(terminal.book(bench.field(card), DINNER_NOW))
-    assert bench.cards.load(card).tokens == (Token(1, LUNCH_TOMORROW, 1_200), Token(2, DINNER_NOW, 1_600))
+    assert bench.aes(card).tokens == (Token(1, LUNCH_TOMORROW, 1_200), Token(2, DINNER_NOW, 1_600))
     bench.told(terminal.cancel(bench.field(card), LUNCH_TOMORROW))
     collected = bench.told(terminal.collect(bench.field(card)))
     assert (collected.outcome, collected.amount_cents, collected.balance_after_cents) == (
@@ -209,7 +209,7 @@ def test_a_meal_is_booked_cancelled_and_collected_by_its_token() -> None:
         1_600,
         OPENING_CENTS - 1_600,
     )
-    assert bench.cards.load(card).tokens == ()
+    assert bench.aes(card).tokens == ()
     assert bench.told(terminal.collect(bench.field(card))).why is Why.NOT_BOOKED
     assert bench.told(terminal.cancel(bench.field(card), LUNCH_TOMORROW)).why is Why.NOT_BOOKED
     kinds = [type(body) for body in bodies(terminal)]
@@ -442,7 +442,7 @@ def test_a_full_memory_neither_sells_nor_books_nor_loads() -> None:
         if isinstance(terminal, MealTerminal):
             results += [terminal.book(bench.field(card), DINNER_NOW), terminal.walk_in(bench.field(card))]
         assert {each.why for each in results} == {Why.MEMORY_FULL}
-        assert bench.cards.load(card).counter == len(bench.oracle.sold)
+        assert bench.aes(card).counter == len(bench.oracle.sold)
 
 
 def test_a_proof_of_any_type_is_brought_home_by_any_terminal() -> None:
@@ -455,7 +455,7 @@ def test_a_proof_of_any_type_is_brought_home_by_any_terminal() -> None:
         assert isinstance(meal, MealTerminal)
         bench.told(meal.walk_in(bench.field(card)))
         (completion,) = [body for body in bodies(meal) if isinstance(body, Completion)]
-        made = bench.cards.load(card)
+        made = bench.aes(card)
         assert (completion.original_type, completion.original_sequence) == (act.type, result.sequence)
         assert (completion.reference > 0) == (act.type != RecordType.PURCHASE)
         assert not made.proof_pending
