@@ -24,7 +24,7 @@ from protocol.cards.meals import CardMeals
 from protocol.codes import RecordType, RefusalReason
 from protocol.errors import Malformed, ProtocolError
 from protocol.parameters import AMOUNT_CENTS_MAX
-from protocol.record_bodies import Body, Doubt, Load, LoadNotExecuted
+from protocol.record_bodies import Body, Buffer, Doubt, Load, LoadNotExecuted
 from protocol.records import decode_body
 from protocol.rules import Request
 from terminal_sim.errors import MemoryLost, RecordGone, RingFull, SectorDead
@@ -52,9 +52,9 @@ class LoadOrder:
         return f"LoadOrder({self.order}, serial={self.serial}, amount_cents={self.amount_cents})"
 
 
-def parse_orders(data: bytes) -> list[LoadOrder]:
+def parse_orders(data: Buffer) -> list[LoadOrder]:
     """The lines of an order file; members that are not named here are for others. Raises Malformed, naming the line."""
-    lines = data[: ORDERS_BYTES_MAX + 1].splitlines()
+    lines = bytes(data[: ORDERS_BYTES_MAX + 1]).splitlines()
     if len(data) > ORDERS_BYTES_MAX or len(lines) > ORDERS_MAX:
         raise Malformed("load orders", f"more than {ORDERS_MAX} lines or {ORDERS_BYTES_MAX} bytes")
     found = [_parsed(line, number) for number, line in enumerate(lines, 1) if line.strip()]

@@ -37,6 +37,7 @@ from terminal_sim.lists import Check
 from terminal_sim.memory import Memory
 from terminal_sim.outcome import CardReader, Outcome, TapResult, Why
 from terminal_sim.provisioning import TerminalSecrets
+from terminal_sim.refusing import WHY_OF
 from terminal_sim.rtc import DriftingRtc
 from terminal_sim.transaction import Plan, Planner, TransactionTap
 
@@ -96,9 +97,8 @@ class SellingTerminal(PosTerminal):
         """Limits for cards of other kinds. They get no discount: nothing on them proves their group."""
         if not self._has_limits():
             return Why.NONE
-        request = Request(
-            type=RecordType.PURCHASE, card=card.number, price_cents=amount_cents, balance_cents=amount_cents
-        )
+        # the card itself refuses what its balance does not cover
+        request = replace(_purchase(amount_cents).request, balance_cents=amount_cents)
         reason = decide(self.parameters, replace(self.with_facts(request, card), card_group=0)).reason
         return Why.NONE if reason is None else WHY_OF[reason]
 

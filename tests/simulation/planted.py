@@ -238,6 +238,6 @@ PLANTS: Final = (
     Plant("credit 0 while the disk refuses", _credit_nothing_while_the_disk_refuses, _seed(12), "not drained"),
     Plant("wait for a silent front-end", _wait_for_a_silent_front_end, _seed(24), "not drained"),
     Plant("never ask again for a damaged list", _never_ask_again_for_a_damaged_list, _seed(159), "not drained"),
-    Plant("forget a counter", _forget_the_counter_of_a_resolved_grey, lambda _: run_seed(1262), "top_counter"),
-    Plant("forget a committed list", _forget_a_committed_list, lambda _: run_seed(1277), "not drained"),
+    Plant("forget a counter", _forget_the_counter_of_a_resolved_grey, lambda _: run_seed(401), "top_counter"),
+    Plant("forget a committed list", _forget_a_committed_list, lambda _: run_seed(532), "not drained"),
 )

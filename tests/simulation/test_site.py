@@ -23,8 +23,8 @@ TWICE: Final = (3, 14)
 KEPT: Final[dict[int, str]] = {
     12: "settled or log-in ACKs during a disk refusal gave credit 0, and nothing ever raised it",
     24: "a terminal whose way down had lost bytes heard nothing and waited for ever",
-    1277: "a list version whose operation was committed and then failed was sent to nobody",
-    1262: "the highest counter of a card whose grey was resolved did not reach the ledger's file",
+    532: "a list version whose operation was committed and then failed was sent to nobody",
+    401: "the highest counter of a card whose grey was resolved did not reach the ledger's file",
     159: "a list damaged on the link was refused and never asked for again",
 }
 """Seeds that reach what was once found; `planted` holds each fault as a bug that they must still catch."""

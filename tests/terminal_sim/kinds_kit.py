@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.cards.apdu import Identity
+from protocol.cards.image import AesCardImage
 from protocol.cards.meals import MealPlace
 from protocol.cards.orders import VERBS
 from protocol.codes import RecordType
@@ -116,6 +117,12 @@ class KindBench(Bench):
             terminal.give_orders(ORDERS)
         return terminal
 
+    def aes(self, number: int) -> AesCardImage:
+        """What the card holds."""
+        image = self.cards.load(number)
+        assert isinstance(image, AesCardImage)
+        return image
+
     def told(self, result: TapResult) -> TapResult:
         """Tell the oracle what the customer was told."""
         self.oracle.answered(self.secrets.terminal, self.secrets.epoch, result)
@@ -186,7 +193,8 @@ def settle(bench: Bench, terminal: SellingTerminal) -> int:
     """What a ledger would come to: a transaction happened if its record or a completion proves it, and only then."""
     proved: dict[Identity, tuple[int, int]] = {}
     unknown: set[Identity] = set()
-    for record in check_chain(terminal):
+    records = check_chain(terminal)
+    for record in records:
         head, body = read_head(record), decode_body(record)
         identity = Identity(head.terminal, head.epoch, head.sequence)
         if isinstance(body, Completion):
@@ -200,18 +208,27 @@ def settle(bench: Bench, terminal: SellingTerminal) -> int:
             assert head.type in PROVED_TYPES
             assert identity not in proved
             proved[identity] = (head.type, int(getattr(body, "amount_cents", 0)))
-    executed = {identity: (each.type, each.amount_cents) for identity, each in bench.oracle.executed.items()}
+    first = read_head(records[0]).sequence if records else 1
+    executed = {
+        identity: (each.type, each.amount_cents)
+        for identity, each in bench.oracle.executed.items()
+        if identity.sequence >= first  # acknowledged before it was overwritten
+    }
     assert proved == executed
     assert unknown.isdisjoint(set(executed) - set(proved))
     assert bench.oracle.check_cards(bench.cards) == []
     return sum(VERBS[type_].sign * cents for type_, cents in proved.values())
 
 
-def ready(act: Act) -> tuple[KindBench, SellingTerminal, int]:
-    """A bench, its terminal and a card, with everything prepared for the act."""
+def ready(act: Act, *, first: int = 1) -> tuple[KindBench, SellingTerminal, int]:
+    """A bench, its terminal and a card, all prepared for the act, whose record gets a sequence ≥ `first`."""
     bench: KindBench = KindBench(make=act.make)
     card = bench.issue()
     bench.issue(OPERATOR)
     terminal = bench.boot()
+    assert terminal.memory is not None
+    while terminal.memory.next < first - (act.prepare is not _nothing):
+        terminal.memory.ring.mark_acknowledged(1, max(0, terminal.memory.next - 4))
+        bench.told(SellingTerminal.tap(terminal, bench.field(card), 1 << 30))  # a refusal each
     act.prepare(bench, terminal, card)
     return bench, terminal, card
