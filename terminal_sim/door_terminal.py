@@ -19,6 +19,7 @@ from protocol.codes import (
     AccessReason,
     AlarmKind,
     DoorEventKind,
+    EndReason,
     PowerEvent,
 )
 from protocol.door import AccessState, Decision, Mode, evaluate
@@ -93,8 +94,8 @@ class DoorTerminal(PosTerminal):
     def present(self, door: int, card: CardReader, code: str = "") -> Access:
         """A card at a door's reader; when this returns its record is committed, and the strike moves."""
         at = self.doors.get(door)
-        if self.memory is None:
-            return Access(None)  # it cannot record anything any more: re-enrolment; the way out works
+        if self._recorder.is_shut:
+            return Access(None)  # nobody passes unrecorded; the way out works
         seen = read_card(card, self.secrets.sam, self.challenge)
         if seen.proof is Proof.GONE:
             return Access(None)
@@ -120,6 +121,11 @@ class DoorTerminal(PosTerminal):
     def check(self, card: CardReader) -> TapResult:
         """As `tap`: bringing the proof of a torn debit home is for tills."""
         return self.tap(card, 0)
+
+    def retire(self, reason: EndReason) -> bool:
+        """As every terminal; what was lost is told before the last record, or it cannot be written now (R12)."""
+        self._recorder.tell_losses()
+        return not self.events_lost and super().retire(reason)
 
     # -- the door
 
