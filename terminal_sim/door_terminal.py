@@ -222,6 +222,8 @@ class DoorTerminal(PosTerminal):
                 )
             lock.held_open_ms = held_open_ms
             self.locks[number] = lock
+        for number in kept.keys() - self.locks.keys():  # nobody drives that strike any more: it must not stay released
+            self._actuate(number, Happened((Actuation.STRIKE_OFF, Actuation.SOUNDER_OFF)))
 
     def _held_open_ms(self, lock: int) -> int:
         door = self.doors.get(lock)
