@@ -39,9 +39,14 @@ class DoorRecorder:
         """Counted, and told by no record yet."""
         return self._losses.count if self._losses is not None else 0
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether nothing can be recorded or counted any more: the memory is lost, or its epoch has ended (R11)."""
+        return self._terminal.memory is None or self._terminal.is_retired
+
     def note(self, body: Body) -> None:
         """Record something that has happened already: there is nobody to refuse."""
-        if self._terminal.memory is None:
+        if self.is_shut:
             return
         try:
             self.record(body)
@@ -66,6 +71,8 @@ class DoorRecorder:
 
     def tell_losses(self) -> None:
         """One `events_lost` with all that were counted, if there is room again."""
+        if self.is_shut:
+            return
         try:
             self._tell_losses()
         except RingFull:

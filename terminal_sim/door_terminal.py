@@ -12,13 +12,15 @@ Where cards are, whose day has begun and what is locked is read back out of the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from protocol.codes import (
     AccessReason,
     AlarmKind,
     DoorEventKind,
+    EndReason,
+    ListKind,
     PowerEvent,
 )
 from protocol.door import AccessState, Decision, Mode, evaluate
@@ -40,6 +42,7 @@ from terminal_sim.door_tally import DoorLayout
 from terminal_sim.errors import MemoryLost
 from terminal_sim.firmware import PosTerminal
 from terminal_sim.flash import VirtualFlash
+from terminal_sim.lists import Check
 from terminal_sim.outcome import CardReader, Outcome, TapResult, Why
 from terminal_sim.provisioning import TerminalSecrets
 from terminal_sim.rtc import NEVER_SET, DriftingRtc
@@ -49,6 +52,10 @@ ONLY_LOCK: Final = 1
 """The lock that a terminal has even where its permissions name none, so that people get out."""
 RELEASE_MS_USUAL: Final = 5_000
 HELD_OPEN_MS_USUAL: Final = 30_000
+
+
+CHECKS: Final[Mapping[ListKind, Check]] = {ListKind.PERMISSIONS: Permissions.decode}
+"""What makes a document useless here although its signature holds."""
 
 
 class DoorTerminal(PosTerminal):
@@ -68,12 +75,19 @@ class DoorTerminal(PosTerminal):
         on_actuation: Callable[[int, Actuation], None] | None = None,
         contact_open: Callable[[int], bool] | None = None,
     ) -> None:
-        """`on_actuation(lock, actuation)` drives strikes and sounders; `contact_open(lock)` reads a contact at boot."""
-        layout = layout if layout is not None else DoorLayout(flash.size_bytes)
-        super().__init__(flash, secrets, rtc=rtc, random=random, log=log, layout=layout)
+        """`permissions` serve until the front-end has sent some, which are in flash from then on (R27).
+
+        `on_actuation(lock, actuation)` drives strikes and sounders; `contact_open(lock)` reads a contact at boot.
+        """
+        layout = layout if layout is not None else DoorLayout.of_kind(flash.size_bytes, secrets.terminal_kind)
+        super().__init__(flash, secrets, rtc=rtc, random=random, log=log, layout=layout, list_checks=CHECKS)
         self.on_actuation = on_actuation
         self.permissions = permissions
         self.version = version
+        held = self.lists.held(ListKind.PERMISSIONS)
+        if held is not None and self.permissions_content is not None:
+            self.permissions, self.version = Permissions.decode(self.permissions_content), held.memory.version
+        self.lists.on_document = self._on_document
         self.doors: dict[int, Door] = {}
         self.locks: dict[int, DoorLock] = {}
         self.state = AccessState()
@@ -93,8 +107,8 @@ class DoorTerminal(PosTerminal):
     def present(self, door: int, card: CardReader, code: str = "") -> Access:
         """A card at a door's reader; when this returns its record is committed, and the strike moves."""
         at = self.doors.get(door)
-        if self.memory is None:
-            return Access(None)  # it cannot record anything any more: re-enrolment; the way out works
+        if self._recorder.is_shut:
+            return Access(None)  # nobody passes unrecorded; the way out works
         seen = read_card(card, self.secrets.sam, self.challenge)
         if seen.proof is Proof.GONE:
             return Access(None)
@@ -120,6 +134,11 @@ class DoorTerminal(PosTerminal):
     def check(self, card: CardReader) -> TapResult:
         """As `tap`: bringing the proof of a torn debit home is for tills."""
         return self.tap(card, 0)
+
+    def retire(self, reason: EndReason) -> bool:
+        """As every terminal; what was lost is told before the last record, or it cannot be written now (R12)."""
+        self._recorder.tell_losses()
+        return not self.events_lost and super().retire(reason)
 
     # -- the door
 
@@ -180,6 +199,11 @@ class DoorTerminal(PosTerminal):
 
     # -- inside
 
+    def _on_document(self, kind: ListKind, content: bytes) -> None:
+        held = self.lists.held(kind)
+        if kind is ListKind.PERMISSIONS and held is not None:
+            self.take_permissions(Permissions.decode(content), held.memory.version)
+
     def _booted(self) -> None:
         """Drive the outputs, and record that the power is on and what is wrong."""
         for number, lock in self.locks.items():
@@ -216,6 +240,8 @@ class DoorTerminal(PosTerminal):
                 )
             lock.held_open_ms = held_open_ms
             self.locks[number] = lock
+        for number in kept.keys() - self.locks.keys():  # nobody drives that strike any more: it must not stay released
+            self._actuate(number, Happened((Actuation.STRIKE_OFF, Actuation.SOUNDER_OFF)))
 
     def _held_open_ms(self, lock: int) -> int:
         door = self.doors.get(lock)

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.codes import ListKind, TerminalKind
-from protocol.parameters import Parameters, decode_parameters
-from protocol.permissions import Permissions
+from protocol.codes import TerminalKind
+from protocol.parameters import Parameters
 from protocol.ports import Log, Random
 from terminal_sim.door_people import simulated_permissions
 from terminal_sim.door_tally import DoorLayout
@@ -16,7 +15,6 @@ from terminal_sim.door_terminal import DoorTerminal
 from terminal_sim.firmware import PosTerminal
 from terminal_sim.flash import VirtualFlash
 from terminal_sim.layout import FlashLayout
-from terminal_sim.lists import Check
 from terminal_sim.load_station import LoadOrder, LoadStation
 from terminal_sim.meal_terminal import MealTerminal
 from terminal_sim.provisioning import TerminalSecrets
@@ -28,11 +26,6 @@ SELLING: Final[Mapping[int, type[SellingTerminal]]] = {
     TerminalKind.MEAL: MealTerminal,
     TerminalKind.LOAD_STATION: LoadStation,
 }
-CHECKS: Final[Mapping[ListKind, Check]] = {
-    ListKind.PARAMETERS: decode_parameters,
-    ListKind.PERMISSIONS: Permissions.decode,
-}
-"""What makes a document useless to the firmware although its signature holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +43,9 @@ def boot_terminal(
     if secrets.terminal_kind == TerminalKind.DOOR:
         return _door(flash, secrets, rtc=rtc, random=random, log=log)
     firmware = SELLING.get(secrets.terminal_kind, SellingTerminal)
-    terminal = firmware(flash, secrets, rtc=rtc, random=random, log=log, parameters=site.parameters, list_checks=CHECKS)
+    terminal = firmware(flash, secrets, rtc=rtc, random=random, log=log, parameters=site.parameters)
     if isinstance(terminal, LoadStation):
         terminal.give_orders(site.orders)
-
-    def take(kind: ListKind, content: bytes) -> None:
-        if kind is ListKind.PARAMETERS:
-            terminal.use(decode_parameters(content))
-
-    held = terminal.parameters_content
-    if held is not None:
-        take(ListKind.PARAMETERS, held)
-    terminal.lists.on_document = take
     return terminal
 
 

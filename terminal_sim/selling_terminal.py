@@ -15,7 +15,7 @@ from protocol.cards.dialogue import Authenticated, CardSeen, TransactionDialogue
 from protocol.cards.events import Step
 from protocol.codes import CardKind, ListKind, RecordType
 from protocol.errors import ProtocolError
-from protocol.parameters import Limits, Parameters
+from protocol.parameters import Limits, Parameters, decode_parameters
 from protocol.ports import Log, Random
 from protocol.record_bodies import (
     Body,
@@ -46,6 +46,10 @@ REFUND_SEARCH_RECORDS_MAX: Final = 2_000
 """How far back a purchase is looked for; only a card's last debit can be refunded, and that was not long ago."""
 
 
+CHECKS: Final[Mapping[ListKind, Check]] = {ListKind.PARAMETERS: decode_parameters}
+"""What makes a document useless here although its signature holds."""
+
+
 class SellingTerminal(PosTerminal):
     """A till with the site's parameters, and the base of the other terminals that move money."""
 
@@ -62,16 +66,16 @@ class SellingTerminal(PosTerminal):
         log: Log,
         layout: FlashLayout | None = None,
         parameters: Parameters | None = None,
-        list_checks: Mapping[ListKind, Check] | None = None,
     ) -> None:
-        """`parameters` None: those that limit nothing, until `use` brings others."""
+        """`parameters` serve until the front-end has sent some (R27); None: those that limit nothing."""
         self.parameters = parameters if parameters is not None else Parameters()
         self._day_book: DayBook | None = None
         self._operator_card = 0
         self._operator_until_ds = 0
-        super().__init__(flash, secrets, rtc=rtc, random=random, log=log, layout=layout, list_checks=list_checks)
-        if parameters is not None:
-            self.list_age_ms_max = parameters.limits.list_age_ms_max
+        super().__init__(flash, secrets, rtc=rtc, random=random, log=log, layout=layout, list_checks=CHECKS)
+        held = self.parameters_content
+        self.use(self.parameters if held is None else decode_parameters(held))
+        self.lists.on_document = self._on_document
 
     def use(self, parameters: Parameters) -> None:
         """Apply new parameters, from the next tap on; the caller has verified where they come from (R27)."""
@@ -188,6 +192,10 @@ class SellingTerminal(PosTerminal):
         return number
 
     # -- inside
+
+    def _on_document(self, kind: ListKind, content: bytes) -> None:
+        if kind is ListKind.PARAMETERS:
+            self.use(decode_parameters(content))
 
     def _has_limits(self) -> bool:
         return self.parameters.limits != Limits() or bool(self.parameters.groups)

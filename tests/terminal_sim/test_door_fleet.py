@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import Any
 
 import pytest
 
-from protocol.codes import Suite, TerminalClass, TerminalKind
+from onecard_agreement_events import EventCounts, judge_events
+from protocol.codes import RecordType, Suite, TerminalClass, TerminalKind
 from protocol.keys import link_key, seal_key
 from protocol.permissions import Permissions
 from protocol.records import read_head
 from protocol.registry import EnrolledTerminal, Registry
 from terminal_sim.door_people import GROUPS, SHARES, Act, next_person, simulated_permissions
 from terminal_sim.draws import Draws
+from tests.cli.commands import onecard_here, onecard_process, serving
 from tests.terminal_sim.fleet_kit import Canteen, asked
 from tests.terminal_sim.kit import LINK_MASTER, SEAL_MASTER
+from tests.terminal_sim.test_sim_cli import make_site
 
 FIRST_DOOR = 5001
 MakeSite = Callable[..., Canteen]
@@ -153,3 +157,26 @@ def test_every_kind_of_person_comes_in_its_share() -> None:
     assert set(seen) == set(Act)
     for act, share in SHARES.items():
         assert abs(seen[act] / 50 - share) < 3, act
+
+
+def test_real_doors_beside_real_tills_send_every_event_to_a_real_front_end(tmp_path: Path) -> None:
+    site, dump = make_site(tmp_path), tmp_path / "dump"
+    assert onecard_here("keys", "enrol", "--terminals", 2, "--kind", "door", "--site", site).code == 0
+    with serving("serve", "--config", site) as server:
+        done = onecard_process(
+            *("sim", "run", "--connect", server.ready["address"], "--site", site, "--terminals", 2, "--json"),
+            *("--taps", 150, "--rate", 30, "--seed", 3, "--dump", dump),
+        )
+        assert done.code == 0, done.err
+        assert server.stop() == 0
+    doors = json.loads((dump / "sim.json").read_text())["doors"]
+    assert (doors["terminals"], doors["people"] > 0) == (2, True)
+    counts = EventCounts()
+    for row in json.loads((dump / "terminals.json").read_text())["terminals"]:
+        for epoch in row["epochs"]:
+            counts.add(epoch)
+    assert counts.by_type[RecordType.POWER] == 2
+    assert counts.by_type[RecordType.ACCESS_GRANTED] == doors["opened"]
+    totals = onecard_here("spool", "totals", "--site", site, "--json")
+    assert totals.code == 0, totals.err
+    assert list(judge_events(counts, json.loads(totals.out), {})) == []

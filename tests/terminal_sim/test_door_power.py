@@ -7,10 +7,10 @@ from contextlib import suppress
 
 import pytest
 
-from protocol.codes import AlarmKind
+from protocol.codes import AlarmKind, EndReason
 from protocol.door import Mode
 from protocol.permissions import AntiPassback
-from protocol.record_bodies import AccessGranted, Alarm, DoorEvent, EventsLost, Power
+from protocol.record_bodies import AccessGranted, Alarm, DoorEvent, EndOfEpoch, EventsLost, Power
 from protocol.records import read_head
 from terminal_sim.door_tally import COUNT_MAX, LossTally
 from terminal_sim.door_terminal import DoorTerminal
@@ -250,6 +250,31 @@ def test_while_losses_are_counted_no_other_record_takes_their_sequence(monkeypat
     monkeypatch.setattr(Ring, "room_records", lambda _: 1)
     terminal.tamper(is_open=True)
     assert (terminal.events_lost, len(bodies(terminal))) == (6, issued)
+
+
+def test_a_retired_terminal_opens_to_no_card_records_nothing_more_and_lets_people_out() -> None:
+    """R11: the epoch has ended; a record behind its last one would deny it."""
+    bench = DoorBench()
+    card = bench.issue()
+    assert bench.boot().retire(EndReason.REPLACED)
+    for terminal in (bench.boot(), bench.boot()):
+        assert not bench.present(terminal, card).granted
+        assert bench.strikes() == 0
+        terminal.exit_pressed()
+        terminal.tamper(is_open=True)
+        terminal.tick()
+        assert bench.strikes() == 1
+        assert isinstance(bodies(terminal)[-1], EndOfEpoch)
+        assert terminal.events_lost == 0
+        bench.acted.clear()
+
+
+def test_losses_are_told_before_an_epoch_ends() -> None:
+    _, terminal, _ = full(lost=4)
+    assert not terminal.retire(EndReason.REPLACED)
+    acknowledge_all(terminal)
+    assert terminal.retire(EndReason.REPLACED)
+    assert bodies(terminal)[-2:] == [EventsLost(4), EndOfEpoch(EndReason.REPLACED)]
 
 
 # -- the tally by itself

@@ -8,7 +8,7 @@ import pytest
 
 from protocol.cards.aes import CardKeys
 from protocol.cards.image import AesCardImage
-from protocol.codes import AccessIdentity, AccessReason, AlarmKind, DoorEventKind, PowerEvent
+from protocol.codes import AccessIdentity, AccessReason, AlarmKind, CardKind, DoorEventKind, PowerEvent
 from protocol.door import FLAG_DURESS, FLAG_FIRST_CARD, Mode
 from protocol.door_lock import Actuation
 from protocol.list_receiver import Apply
@@ -22,7 +22,7 @@ from terminal_sim.flash import CutAfter
 from terminal_sim.outcome import Outcome, Why
 from tests.protocol.door_kit import GUESTS, MONDAY, STAFF, door, site
 from tests.terminal_sim.door_kit import DoorBench, bodies
-from tests.terminal_sim.kit import Bench, records_of, signed_list
+from tests.terminal_sim.kit import Bench, card_of, records_of, signed_list
 
 BOOTED = Power(PowerEvent.ON)
 STRIKE = [(1, Actuation.STRIKE_ON)]
@@ -93,6 +93,18 @@ def test_a_card_of_another_system_is_unknown() -> None:
     terminal = bench.boot()
     assert not terminal.present(1, Stranger()).granted
     assert bodies(terminal)[1:] == [denied(0, AccessReason.UNKNOWN_CARD)]
+
+
+@pytest.mark.parametrize("kind", [CardKind.MEMORY, CardKind.PBOC])
+def test_a_card_of_ours_that_cannot_prove_its_number_to_a_door_is_unknown(kind: CardKind) -> None:
+    bench = DoorBench()
+    bench.cards.save(card_of(kind, 1000))
+    terminal = bench.boot()
+    assert not bench.present(terminal, 1000).granted
+    [body] = bodies(terminal)[1:]
+    assert isinstance(body, AccessDenied)
+    assert (body.card, body.reason) == (0, AccessReason.UNKNOWN_CARD)
+    assert (bench.written, bench.strikes()) == (0, 0)
 
 
 def test_a_reader_that_no_permission_names_opens_nothing() -> None:
@@ -219,6 +231,17 @@ def test_new_permissions_are_in_force_at_once_and_keep_the_doors_as_they_are() -
     body = bodies(terminal)[-1]
     assert isinstance(body, AccessGranted)
     assert (body.list_generation, body.list_counter) == (4, 1)
+
+
+def test_a_lock_that_new_permissions_no_longer_have_is_left_shut() -> None:
+    bench = DoorBench(permissions=site(door(), door(door=2, lock=2)))
+    card = bench.issue()
+    terminal = bench.boot()
+    bench.present(terminal, card, door=2)
+    assert bench.acted[-1] == (2, Actuation.STRIKE_ON)
+    terminal.take_permissions(site(), (4, 1))
+    assert (2, Actuation.STRIKE_OFF) in bench.acted[-2:]
+    assert not bench.present(terminal, card, door=2).granted
 
 
 def test_a_command_from_afar_opens_once_even_over_a_power_cut() -> None:
