@@ -38,7 +38,7 @@ from ledger_sync.ledger.claims import Claim, Claims
 from ledger_sync.ledger.flows import CLAIMING, DEBITS, book, effect, signed
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps, Proof
-from ledger_sync.ledger.proving import is_proved, owes_no_proof, proof_number
+from ledger_sync.ledger.proving import is_proved, owes_no_proof, proof_exception, proof_number
 from ledger_sync.ledger.rules import RULES_1
 from ledger_sync.ledger.scribe import DOUBT, GREY, UNPROVEN, Record, Scribe
 from ledger_sync.ledger.unproven import UnprovenCards
@@ -120,29 +120,31 @@ class Judge:
     ) -> PostingResult:
         """A proof that moves money by its own record."""
         type_ = record.head.type
+        exception = proof_exception(self._look_ups, record.identity, type_, body, card, record.trade_ms)
         waiting = _waiting(standing, body.card, type_)
-        exception = self._exception(record.identity, type_, body, card, record.trade_ms)
         posting = self._scribe.next_posting()
-        claimed: PostingResult | None = None
-        merchant: int = getattr(body, "merchant", 0)
-        if type_ in CLAIMING:
-            if waiting is not None:
-                self._scribe.resolve(waiting, posting, None, card, record)
-            claim = Claim(
-                posting, type_, *record.identity, body.card, proof, getattr(body, "reference", 0),
-                getattr(body, "order", 0), body.amount_cents, merchant, record.trade_ms,
-            )  # fmt: skip
-            claimed = self._claims.add(claim, record.booking_day)
-        elif waiting is not None:
-            self._scribe.resolve(waiting, posting, effect(type_, body.amount_cents, merchant), card, record)
-        else:
-            book(self._books, effect(type_, body.amount_cents, merchant), card, record.booking_day, posting)
+        claim = Claim(
+            posting, type_, *record.identity, body.card, proof, getattr(body, "reference", 0),
+            getattr(body, "order", 0), body.amount_cents, getattr(body, "merchant", 0), record.trade_ms,
+        )  # fmt: skip
+        claimed = self._move(claim, record, waiting, card)
         result = _gravest(R.POSTED_FORK if is_fork else None, exception, claimed) or R.POSTED
         self._scribe.post(record, standing, result, body, proof=proof, posting=posting)
         if type_ == RecordType.PURCHASE:
             self._claims.purchase_came(record.identity, body.card, record.booking_day)
         self._see_proof(card, record.identity, type_, body)
         return result
+
+    def _move(self, claim: Claim, record: Record, waiting: Held | None, card: CardState) -> PostingResult | None:
+        """Book what a proof moves, from suspense where its attempt waits there; the exception of a claim."""
+        moves = None
+        if claim.type not in CLAIMING:
+            moves = effect(claim.type, claim.amount_cents, claim.merchant)
+        if waiting is not None:
+            self._scribe.resolve(waiting, claim.posting, moves, card, record)
+        elif moves is not None:
+            book(self._books, moves, card, record.booking_day, claim.posting)
+        return self._claims.add(claim, record.booking_day) if moves is None else None
 
     def _attempt(self, record: Record, body: Grey | Doubt, standing: Standing) -> PostingResult:
         """A grey sets its debit aside, a doubt names a credit or collection; either waits for the card's proof."""
@@ -192,23 +194,14 @@ class Judge:
             self._scribe.note_completion(posting, body, proof, origin.merchant, "nothing new", None)
             return R.COMPLETION_NOTHING_NEW
         identity = (body.original_terminal, body.original_epoch, body.original_sequence)
+        exception = proof_exception(self._look_ups, identity, type_, body, card, record.trade_ms)
         waiting = _waiting(standing, body.card, type_)
         merchant = origin.merchant if waiting is None or waiting.merchant is None else waiting.merchant
-        exception = self._exception(identity, type_, body, card, record.trade_ms)
         posting = self._scribe.next_posting()
-        claimed: PostingResult | None = None
-        if type_ in CLAIMING:
-            if waiting is not None:
-                self._scribe.resolve(waiting, posting, None, card, record)
-            claim = Claim(
-                posting, type_, *identity, body.card, proof, body.reference, 0, body.amount_cents, merchant,
-                record.trade_ms,
-            )  # fmt: skip
-            claimed = self._claims.add(claim, record.booking_day)
-        elif waiting is not None:
-            self._scribe.resolve(waiting, posting, effect(type_, body.amount_cents, merchant), card, record)
-        else:
-            book(self._books, effect(type_, body.amount_cents, merchant), card, record.booking_day, posting)
+        claim = Claim(
+            posting, type_, *identity, body.card, proof, body.reference, 0, body.amount_cents, merchant, record.trade_ms
+        )
+        claimed = self._move(claim, record, waiting, card)
         reused = exception if exception is R.POSTED_COUNTER_REUSED else None
         result = _gravest(R.POSTED_FORK if is_fork or proofs or brought else None, reused, claimed) or R.COMPLETED
         self._scribe.post(record, own, result, body, proof=proof, posting=posting)
@@ -254,30 +247,6 @@ class Judge:
         return result
 
     # -- what they share
-
-    def _exception(
-        self, identity: tuple[int, int, int], type_: int, body: Transaction | Completion, card: CardState, trade_ms: int
-    ) -> PostingResult | None:
-        """The gravest exception that a proof deserves by itself: counter reused, card state, balance."""
-        taken = signed(type_, body.amount_cents)
-        differs = card.mirror_cents < taken
-        if card.kind == CardKind.PBOC and card.uid is not None:  # nothing proves its counter: a hint
-            previous_cents = body.balance_after_cents + taken
-            differs |= body.counter == card.top_counter + 1 and card.top_balance_cents not in (None, previous_cents)
-        else:
-            if body.counter == 1 and card.uid is not None:
-                differs |= card.opening_cents - taken != body.balance_after_cents
-            for proof in self._look_ups.proofs_near(body.card, body.counter):
-                if proof.counter == body.counter:
-                    if proof.identity != identity:
-                        return R.POSTED_COUNTER_REUSED
-                elif proof.counter < body.counter:
-                    differs |= proof.balance_cents - taken != body.balance_after_cents
-                else:
-                    differs |= body.balance_after_cents - proof.taken_cents != proof.balance_cents
-        if card.is_exception_at(trade_ms):
-            return R.POSTED_CARD_STATE
-        return R.POSTED_BALANCE if differs else None
 
     def _see_proof(
         self, card: CardState, identity: tuple[int, int, int], type_: int, body: Transaction | Completion
