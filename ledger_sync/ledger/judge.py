@@ -23,15 +23,14 @@ not depend on the order of arrival; only which of two carriers is called the dup
     not executed  nothing / another record                     00, 0D / 07                    in flight → paid out / –
     event         nothing / another record                     20 / 07                        –
 
-Cards that make no proof are judged in `unproven`; what a refund, load, cancellation or collection refers
-to in `claims`.
+Greys, doubts, orders not executed and events are judged in `sealed`, cards that make no proof in `unproven`; what a
+refund, load, cancellation or collection refers to in `claims`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from ledger_sync.ledger import orders
 from ledger_sync.ledger.accounts import MERCHANT_BASE
 from ledger_sync.ledger.books import Booked, Books, CardState, Held, Standing
 from ledger_sync.ledger.claims import Claim, Claims
@@ -40,10 +39,11 @@ from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps, Proof
 from ledger_sync.ledger.proving import is_proved, owes_no_proof, proof_exception, proof_number
 from ledger_sync.ledger.rules import RULES_1
-from ledger_sync.ledger.scribe import DOUBT, GREY, UNPROVEN, Record, Scribe
+from ledger_sync.ledger.scribe import Record, Scribe
+from ledger_sync.ledger.sealed import SealedRecords
 from ledger_sync.ledger.unproven import UnprovenCards
 from protocol.codes import CardKind, PostingResult, RecordType
-from protocol.record_bodies import PROVED_TYPES, Body, Completion, Doubt, EventsLost, Grey, LoadNotExecuted, Transaction
+from protocol.record_bodies import PROVED_TYPES, Body, Completion, Doubt, Grey, LoadNotExecuted, Transaction
 
 __all__ = ["Judge", "Record"]
 
@@ -69,6 +69,7 @@ class Judge:
         self._scribe = Scribe(books)
         self._claims = Claims(books, look_ups)
         self._unproven = UnprovenCards(books, self._scribe, self._claims, rules=rules, limit_cents=unproven_limit_cents)
+        self._sealed = SealedRecords(books, self._scribe, self._link, now_ms=now_ms, rules=rules)
         self.sum_cents = 0
 
     def judge(self, record: Record, body: Body) -> PostingResult:
@@ -88,10 +89,10 @@ class Judge:
         if isinstance(body, Completion):
             return self._completion(record, body, standing)
         if isinstance(body, Grey | Doubt):
-            return self._attempt(record, body, standing)
+            return self._sealed.attempt(record, body, standing)
         if isinstance(body, LoadNotExecuted):
-            return self._not_executed(record, body, standing)
-        return self._event(record, body, standing)
+            return self._sealed.not_executed(record, body, standing)
+        return self._sealed.event(record, body, standing)
 
     # -- by type
 
@@ -146,28 +147,6 @@ class Judge:
             book(self._books, moves, card, record.booking_day, claim.posting)
         return self._claims.add(claim, record.booking_day) if moves is None else None
 
-    def _attempt(self, record: Record, body: Grey | Doubt, standing: Standing) -> PostingResult:
-        """A grey sets its debit aside, a doubt names a credit or collection; either waits for the card's proof."""
-        is_grey = isinstance(body, Grey)
-        answering = DEBITS if is_grey else CLAIMING
-        for booked in standing.completions:
-            if booked.card == body.card and booked.type in answering:
-                if standing.records:
-                    return self._report_fork(record, R.DUPLICATE, body)
-                return self._link(record, body, standing, booked, None)
-        if any(held.card == body.card and held.type in answering for held in standing.records):
-            return self._report_fork(record, R.DUPLICATE, body)
-        card = self._books.card_or_unknown(body.card, self._now_ms)
-        if not standing.records:
-            result = R.SUSPENSE_GREY if is_grey else R.DOUBTFUL
-            posting = self._scribe.post(record, standing, result, body)
-            self._scribe.set_aside(record, posting, GREY if is_grey else DOUBT, body, card)
-            return result
-        posting = self._scribe.post(record, standing, R.SUSPENSE_UNPROVEN_FORK, body)
-        if is_grey:
-            self._scribe.set_aside(record, posting, UNPROVEN, body, card)
-        return self._report_fork(record, R.SUSPENSE_UNPROVEN_FORK, body)
-
     def _completion(self, record: Record, body: Completion, own: Standing) -> PostingResult:
         """The money is that of the original identity; this record's own identity only carries it."""
         origin = self._books.terminals.get((body.original_terminal, body.original_epoch))
@@ -213,39 +192,6 @@ class Judge:
         self._see_proof(card, identity, type_, body)
         return self._report_fork(record, result, body) if result is R.POSTED_FORK else result
 
-    def _not_executed(self, record: Record, body: LoadNotExecuted, standing: Standing) -> PostingResult:
-        """The station's sealed word ends an order that names that station; nothing else does (R22)."""
-        if standing.records:
-            self._scribe.post(record, standing, R.SUSPENSE_UNPROVEN_FORK, body)
-            return self._report_fork(record, R.SUSPENSE_UNPROVEN_FORK, None)
-        posting = self._scribe.next_posting()
-        order = orders.find(self._books, body.card, body.reference)
-        result = R.POSTED_LOAD_WITHOUT_ORDER
-        if (
-            order is not None
-            and order.station == record.head.terminal
-            and order.is_of(amount_cents=body.amount_cents, number=body.order)
-            and orders.refuse(self._books, order, posting, record.booking_day)
-        ):
-            result = R.POSTED
-        self._scribe.post(record, standing, result, body, posting=posting)
-        return result
-
-    def _event(self, record: Record, body: Body, standing: Standing) -> PostingResult:
-        """What moves no money: kept, and counted by what it says."""
-        result = R.SUSPENSE_UNPROVEN_FORK if standing.records else R.NOTED
-        self._scribe.post(record, standing, result, body)
-        if result is not R.NOTED:
-            return self._report_fork(record, result, None)
-        if self._rules == RULES_1:
-            return result
-        code: int = next(
-            (getattr(body, name) for name in ("reason", "event", "alarm", "state") if hasattr(body, name)), 0
-        )
-        events = body.count if isinstance(body, EventsLost) else 1
-        self._books.note_event(record.trade_day, record.head.type, code, events)
-        return result
-
     # -- what they share
 
     def _see_proof(
@@ -263,7 +209,12 @@ class Judge:
             self._books.changed_cards[card.number] = card
 
     def _link(
-        self, record: Record, body: Transaction | Grey | Doubt, standing: Standing, booked: Booked, proof: int | None
+        self,
+        record: Record,
+        body: Transaction | Grey | Doubt,
+        standing: Standing,
+        booked: Booked,
+        proof: int | None = None,
     ) -> PostingResult:
         """The record whose money a completion has booked: it stands, and moves nothing but a wrong merchant."""
         posting = self._scribe.post(record, standing, R.DUPLICATE, body, proof=proof)
