@@ -176,6 +176,8 @@ class Judge:
         exception = proof_exception(self._look_ups, identity, type_, body, card, record.trade_ms)
         waiting = _waiting(standing, body.card, type_)
         merchant = origin.merchant if waiting is None or waiting.merchant is None else waiting.merchant
+        if type_ == RecordType.LOAD:
+            merchant = 0  # a load is no merchant's
         posting = self._scribe.next_posting()
         claim = Claim(
             posting, type_, *identity, body.card, proof, body.reference, 0, body.amount_cents, merchant, record.trade_ms
@@ -219,7 +221,7 @@ class Judge:
         """The record whose money a completion has booked: it stands, and moves nothing but a wrong merchant."""
         posting = self._scribe.post(record, standing, R.DUPLICATE, body, proof=proof)
         day = record.booking_day
-        merchant: int = getattr(body, "merchant", 0)
+        merchant: int = getattr(body, "merchant", 0) if booked.type != RecordType.LOAD else 0
         if booked.type in CLAIMING:
             order: int = 0 if isinstance(body, Doubt) else getattr(body, "order", 0)  # a doubt proves no order
             self._claims.record_came(booked.posting, merchant, order, day)

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ledger_sync.ledger.report import report
+from onecard_agreement import compare
 from protocol.codes import RecordType
 from protocol.record_bodies import Booking, Cancellation, Collection, Load, Purchase, Refund
 from tests.ledger.canteen import NOW_MS, Canteen, Card, Till, assert_sound
@@ -145,6 +146,15 @@ def assert_records_and_money_meet(found: dict[str, Any]) -> None:
     records = found["records"]["amount_cents"] + found["open_items"]["completion"]["amount_cents"]
     between = sum(apart[kind]["amount_cents"] for kind in ("loads", "cancelled_twice", "doubts_proved"))
     assert money == records + between
+    assert_merchants_have_what_their_records_say(found)
+
+
+def assert_merchants_have_what_their_records_say(found: dict[str, Any]) -> None:
+    """The same merchant by merchant, by the code that compares the three artefacts."""
+    dumps = [{"terminal": 0, "epochs": []}]
+    spool: dict[str, Any] = {"merchants": [], "totals": []}
+    says = compare(dumps, spool, found).disagreements
+    assert [each for each in says if "is owed" in each] == []
 
 
 @settings(max_examples=50)
