@@ -2,7 +2,7 @@
 
 refund_exception     a refund with valid proofs whose purchase is not there or does not allow it (R21)
 load_without_order   a load with valid proofs and no order (R22)
-load_contradiction   an order that a card has executed and its station has said it will not
+load_contradiction   an order that a card (or two persons) says was executed, and its station that it was not
 meal_twice           a booking collected or cancelled although another proof did so first (R23); moves nothing
 """
 
@@ -30,7 +30,7 @@ SELECT CASE type WHEN 3 THEN 'refund_exception' WHEN 4 THEN 'load_without_order'
 FROM claims WHERE is_met = 0
 UNION ALL
 SELECT 'load_contradiction', p.terminal, p.epoch, p.sequence, o.card, o.serial, o.amount_cents, 0, p.trade_ms
-FROM load_orders o JOIN postings p ON p.posting = o.refused_by WHERE o.executed_by IS NOT NULL
+FROM load_orders o JOIN postings p ON p.posting = o.refused_by WHERE o.state = 'executed'
 ORDER BY 9, 2, 3, 4
 """
 APART: Final = """
