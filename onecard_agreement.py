@@ -17,12 +17,6 @@ from typing import Any, Final
 MONEY_TYPES: Final = frozenset({1, 7})
 """Purchase and grey: what terminals, spool and ledger count."""
 GREY: Final = "grey"
-OVER_LIMIT: Final = "over_limit"
-APART: Final = {
-    "bookings": -1, "collections": 1, "cancellations": 1, "cancelled_twice": 1, "refund_exceptions": 1, "loads": 1,
-    "doubts_proved": 1, "doubts_spent": 1,
-}  # fmt: skip
-"""What stands between records and merchants, and its sign (docs/money.md, "Agreement")."""
 OPEN_KINDS_NOT_HELD: Final = ("gap", "quarantine")
 """Open items whose money terminals and spool count and the ledger's records do not hold."""
 REJECTED: Final = "rejected"
@@ -84,8 +78,8 @@ def compare(
     ledger_sums = _by_merchant(ledger["records"]["by_merchant"], "amount_cents")
     # held as a record, and not the merchant's: greys still open, and those that two persons gave back to their cards
     items = {**ledger["open_items"], **_decided(ledger)}
-    grey = _open(items, (GREY, OVER_LIMIT, GIVEN_BACK))
-    open_sums = _open(items, (*OPEN_KINDS_NOT_HELD, REJECTED, GREY, OVER_LIMIT, GIVEN_BACK))
+    grey = _open(items, (GREY, GIVEN_BACK))
+    open_sums = _open(items, (*OPEN_KINDS_NOT_HELD, REJECTED, GREY, GIVEN_BACK))
     nothing = (0, 0)
     for merchant in sorted(terminal_sums.keys() | spool_sums.keys() | ledger_sums.keys() | open_sums.keys()):
         found.lines.append(
@@ -153,7 +147,7 @@ def _decided(ledger: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _open(items: Mapping[str, Mapping[str, Any]], kinds: Iterable[str]) -> dict[int, int]:
     sums: dict[int, int] = {}
     for kind in kinds:
-        for merchant, cents in items.get(kind, {"by_merchant": {}})["by_merchant"].items():
+        for merchant, cents in items[kind]["by_merchant"].items():
             sums[int(merchant)] = sums.get(int(merchant), 0) + cents
     return sums
 
@@ -206,9 +200,6 @@ def _judge_money(found: Agreement, ledger: Mapping[str, Any]) -> None:
     expected: dict[int | None, int] = {line.merchant: line.ledger_cents for line in found.lines}
     for merchant, cents in _open(items, ("completion",)).items():
         expected[merchant] = expected.get(merchant, 0) + cents
-    for kind, sign in APART.items():
-        for merchant, cents in _open(ledger.get("apart", {}), (kind,)).items():
-            expected[merchant] = expected.get(merchant, 0) + sign * cents
     owed: dict[int | None, int] = {one["merchant"]: one["balance_cents"] for one in ledger["merchants"]}
     for who in sorted(expected.keys() | owed.keys(), key=str):
         if expected.get(who, 0) != owed.get(who, 0):
