@@ -2,7 +2,7 @@
 
 refund_exception     a refund with valid proofs whose purchase is not there or does not allow it (R21)
 load_without_order   a load with valid proofs and no order (R22)
-load_contradiction   an order that a card has executed and its station has said it will not
+load_contradiction   an order that a card (or two persons) says was executed, and its station that it was not
 meal_twice           a booking collected or cancelled although another proof did so first (R23); moves nothing
 """
 
@@ -30,34 +30,32 @@ SELECT CASE type WHEN 3 THEN 'refund_exception' WHEN 4 THEN 'load_without_order'
 FROM claims WHERE is_met = 0
 UNION ALL
 SELECT 'load_contradiction', p.terminal, p.epoch, p.sequence, o.card, o.serial, o.amount_cents, 0, p.trade_ms
-FROM load_orders o JOIN postings p ON p.posting = o.refused_by WHERE o.executed_by IS NOT NULL
+FROM load_orders o JOIN postings p ON p.posting = o.refused_by WHERE o.state = 'executed'
 ORDER BY 9, 2, 3, 4
 """
 APART: Final = """
-SELECT 'bookings' AS what, coalesce(merchant, 0) AS merchant, count(*), sum(amount_cents) FROM (
-    SELECT terminal, epoch, sequence, min(posting), type, merchant, amount_cents FROM postings
-    GROUP BY terminal, epoch, sequence) WHERE type = 32 AND amount_cents > 0 GROUP BY 2
-UNION ALL
-SELECT 'collections', merchant, count(*), sum(amount_cents) FROM claims WHERE type = 34 AND is_met GROUP BY 2
-UNION ALL
-SELECT 'cancellations', merchant, count(*), sum(amount_cents) FROM claims WHERE type = 33 AND is_met GROUP BY 2
-UNION ALL
-SELECT 'cancelled_twice', merchant, count(*), sum(amount_cents) FROM claims WHERE type = 33 AND NOT is_met GROUP BY 2
-UNION ALL SELECT 'refunds', merchant, count(*), sum(amount_cents) FROM claims WHERE type = 3 AND is_met GROUP BY 2
-UNION ALL
-SELECT 'refund_exceptions', merchant, count(*), sum(amount_cents) FROM claims WHERE type = 3 AND NOT is_met GROUP BY 2
-UNION ALL SELECT 'loads', 0, count(*), sum(amount_cents) FROM claims WHERE type = 4 HAVING count(*)
-UNION ALL SELECT 'doubts_proved', c.merchant, count(*), -sum(c.amount_cents * (c.type <> 34))
-FROM completions c JOIN postings p ON p.posting = c.record WHERE p.type = 8 GROUP BY 2
-UNION ALL SELECT 'doubts_spent', s.merchant, count(*), -sum(s.amount_cents * (s.type <> 34))
-FROM decisions d JOIN suspense s ON s.posting = d.item
-WHERE d.subject = 'suspense' AND d.state = 'confirmed' AND d.outcome = 'spent' AND s.kind = 'doubt' GROUP BY 2
-ORDER BY 1, 2
+WITH spent AS (
+    SELECT s.type, s.merchant, s.amount_cents FROM decisions d JOIN suspense s ON s.posting = d.item
+    WHERE d.subject = 'suspense' AND d.state = 'confirmed' AND d.outcome = 'spent'
+), parts (what, merchant, cents) AS (
+    SELECT 'bookings', merchant, amount_cents FROM postings WHERE type = 32 AND result IN (0, 2, 3, 4, 5)
+    UNION ALL SELECT 'bookings', merchant, amount_cents FROM completions WHERE type = 32 AND outcome <> 'nothing new'
+    UNION ALL SELECT 'bookings', merchant, amount_cents FROM spent WHERE type = 32
+    UNION ALL SELECT CASE type WHEN 3 THEN iif(is_met, 'refunds', 'refund_exceptions') WHEN 4 THEN 'loads'
+                     WHEN 33 THEN iif(is_met, 'cancellations', 'cancelled_twice')
+                     ELSE iif(is_met, 'collections', 'collected_twice') END, merchant, amount_cents FROM claims
+    UNION ALL SELECT iif(type = 33, 'cancellations', 'collections'), merchant, amount_cents FROM spent
+    WHERE type IN (33, 34)
+    UNION ALL SELECT 'doubts_proved', c.merchant, c.amount_cents * ((c.type = 34) - 1) FROM completions c
+    JOIN postings p ON p.posting = c.record WHERE p.type = 8
+    UNION ALL SELECT 'doubts_spent', merchant, amount_cents * ((type = 34) - 1) FROM spent WHERE type IN (3, 33, 34)
+)
+SELECT what, merchant, count(*), sum(cents) FROM parts GROUP BY 1, 2 ORDER BY 1, 2
 """
 """What comes between records and merchants, per merchant (docs/money.md, "Agreement")."""
 APART_KINDS: Final = (
-    "bookings", "collections", "cancellations", "cancelled_twice", "refunds", "refund_exceptions", "loads",
-    "doubts_proved", "doubts_spent",
+    "bookings", "collections", "collected_twice", "cancellations", "cancelled_twice", "refunds", "refund_exceptions",
+    "loads", "doubts_proved", "doubts_spent",
 )  # fmt: skip
 HOLES: Final = """
 WITH proofs AS (

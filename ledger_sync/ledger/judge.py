@@ -23,27 +23,27 @@ not depend on the order of arrival; only which of two carriers is called the dup
     not executed  nothing / another record                     00, 0D / 07                    in flight → paid out / –
     event         nothing / another record                     20 / 07                        –
 
-Cards that make no proof are judged in `unproven`; what a refund, load, cancellation or collection refers
-to in `claims`.
+Greys, doubts, orders not executed and events are judged in `sealed`, cards that make no proof in `unproven`; what a
+refund, load, cancellation or collection refers to in `claims`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from ledger_sync.ledger import orders
 from ledger_sync.ledger.accounts import MERCHANT_BASE
 from ledger_sync.ledger.books import Booked, Books, CardState, Held, Standing
 from ledger_sync.ledger.claims import Claim, Claims
 from ledger_sync.ledger.flows import CLAIMING, DEBITS, book, effect, signed
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps, Proof
-from ledger_sync.ledger.proving import is_proved, owes_no_proof, proof_number
+from ledger_sync.ledger.proving import is_proved, owes_no_proof, proof_exception, proof_number
 from ledger_sync.ledger.rules import RULES_1
-from ledger_sync.ledger.scribe import DOUBT, GREY, UNPROVEN, Record, Scribe
+from ledger_sync.ledger.scribe import Record, Scribe
+from ledger_sync.ledger.sealed import SealedRecords
 from ledger_sync.ledger.unproven import UnprovenCards
 from protocol.codes import CardKind, PostingResult, RecordType
-from protocol.record_bodies import PROVED_TYPES, Body, Completion, Doubt, EventsLost, Grey, LoadNotExecuted, Transaction
+from protocol.record_bodies import PROVED_TYPES, Body, Completion, Doubt, Grey, LoadNotExecuted, Transaction
 
 __all__ = ["Judge", "Record"]
 
@@ -69,6 +69,7 @@ class Judge:
         self._scribe = Scribe(books)
         self._claims = Claims(books, look_ups)
         self._unproven = UnprovenCards(books, self._scribe, self._claims, rules=rules, limit_cents=unproven_limit_cents)
+        self._sealed = SealedRecords(books, self._scribe, self._link, now_ms=now_ms, rules=rules)
         self.sum_cents = 0
 
     def judge(self, record: Record, body: Body) -> PostingResult:
@@ -88,10 +89,10 @@ class Judge:
         if isinstance(body, Completion):
             return self._completion(record, body, standing)
         if isinstance(body, Grey | Doubt):
-            return self._attempt(record, body, standing)
+            return self._sealed.attempt(record, body, standing)
         if isinstance(body, LoadNotExecuted):
-            return self._not_executed(record, body, standing)
-        return self._event(record, body, standing)
+            return self._sealed.not_executed(record, body, standing)
+        return self._sealed.event(record, body, standing)
 
     # -- by type
 
@@ -120,23 +121,14 @@ class Judge:
     ) -> PostingResult:
         """A proof that moves money by its own record."""
         type_ = record.head.type
+        exception = proof_exception(self._look_ups, record.identity, type_, body, card, record.trade_ms)
         waiting = _waiting(standing, body.card, type_)
-        exception = self._exception(record.identity, type_, body, card, record.trade_ms)
         posting = self._scribe.next_posting()
-        claimed: PostingResult | None = None
-        merchant: int = getattr(body, "merchant", 0)
-        if type_ in CLAIMING:
-            if waiting is not None:
-                self._scribe.resolve(waiting, posting, None, card, record)
-            claim = Claim(
-                posting, type_, *record.identity, body.card, proof, getattr(body, "reference", 0),
-                getattr(body, "order", 0), body.amount_cents, merchant, record.trade_ms,
-            )  # fmt: skip
-            claimed = self._claims.add(claim, record.booking_day)
-        elif waiting is not None:
-            self._scribe.resolve(waiting, posting, effect(type_, body.amount_cents, merchant), card, record)
-        else:
-            book(self._books, effect(type_, body.amount_cents, merchant), card, record.booking_day, posting)
+        claim = Claim(
+            posting, type_, *record.identity, body.card, proof, getattr(body, "reference", 0),
+            getattr(body, "order", 0), body.amount_cents, getattr(body, "merchant", 0), record.trade_ms,
+        )  # fmt: skip
+        claimed = self._move(claim, record, waiting, card)
         result = _gravest(R.POSTED_FORK if is_fork else None, exception, claimed) or R.POSTED
         self._scribe.post(record, standing, result, body, proof=proof, posting=posting)
         if type_ == RecordType.PURCHASE:
@@ -144,27 +136,16 @@ class Judge:
         self._see_proof(card, record.identity, type_, body)
         return result
 
-    def _attempt(self, record: Record, body: Grey | Doubt, standing: Standing) -> PostingResult:
-        """A grey sets its debit aside, a doubt names a credit or collection; either waits for the card's proof."""
-        is_grey = isinstance(body, Grey)
-        answering = DEBITS if is_grey else CLAIMING
-        for booked in standing.completions:
-            if booked.card == body.card and booked.type in answering:
-                if standing.records:
-                    return self._report_fork(record, R.DUPLICATE, body)
-                return self._link(record, body, standing, booked, None)
-        if any(held.card == body.card and held.type in answering for held in standing.records):
-            return self._report_fork(record, R.DUPLICATE, body)
-        card = self._books.card_or_unknown(body.card, self._now_ms)
-        if not standing.records:
-            result = R.SUSPENSE_GREY if is_grey else R.DOUBTFUL
-            posting = self._scribe.post(record, standing, result, body)
-            self._scribe.set_aside(record, posting, GREY if is_grey else DOUBT, body, card)
-            return result
-        posting = self._scribe.post(record, standing, R.SUSPENSE_UNPROVEN_FORK, body)
-        if is_grey:
-            self._scribe.set_aside(record, posting, UNPROVEN, body, card)
-        return self._report_fork(record, R.SUSPENSE_UNPROVEN_FORK, body)
+    def _move(self, claim: Claim, record: Record, waiting: Held | None, card: CardState) -> PostingResult | None:
+        """Book what a proof moves, from suspense where its attempt waits there; the exception of a claim."""
+        moves = None
+        if claim.type not in CLAIMING:
+            moves = effect(claim.type, claim.amount_cents, claim.merchant)
+        if waiting is not None:
+            self._scribe.resolve(waiting, claim.posting, moves, card, record)
+        elif moves is not None:
+            book(self._books, moves, card, record.booking_day, claim.posting)
+        return self._claims.add(claim, record.booking_day) if moves is None else None
 
     def _completion(self, record: Record, body: Completion, own: Standing) -> PostingResult:
         """The money is that of the original identity; this record's own identity only carries it."""
@@ -192,23 +173,16 @@ class Judge:
             self._scribe.note_completion(posting, body, proof, origin.merchant, "nothing new", None)
             return R.COMPLETION_NOTHING_NEW
         identity = (body.original_terminal, body.original_epoch, body.original_sequence)
+        exception = proof_exception(self._look_ups, identity, type_, body, card, record.trade_ms)
         waiting = _waiting(standing, body.card, type_)
         merchant = origin.merchant if waiting is None or waiting.merchant is None else waiting.merchant
-        exception = self._exception(identity, type_, body, card, record.trade_ms)
+        if type_ == RecordType.LOAD:
+            merchant = 0  # a load is no merchant's
         posting = self._scribe.next_posting()
-        claimed: PostingResult | None = None
-        if type_ in CLAIMING:
-            if waiting is not None:
-                self._scribe.resolve(waiting, posting, None, card, record)
-            claim = Claim(
-                posting, type_, *identity, body.card, proof, body.reference, 0, body.amount_cents, merchant,
-                record.trade_ms,
-            )  # fmt: skip
-            claimed = self._claims.add(claim, record.booking_day)
-        elif waiting is not None:
-            self._scribe.resolve(waiting, posting, effect(type_, body.amount_cents, merchant), card, record)
-        else:
-            book(self._books, effect(type_, body.amount_cents, merchant), card, record.booking_day, posting)
+        claim = Claim(
+            posting, type_, *identity, body.card, proof, body.reference, 0, body.amount_cents, merchant, record.trade_ms
+        )
+        claimed = self._move(claim, record, waiting, card)
         reused = exception if exception is R.POSTED_COUNTER_REUSED else None
         result = _gravest(R.POSTED_FORK if is_fork or proofs or brought else None, reused, claimed) or R.COMPLETED
         self._scribe.post(record, own, result, body, proof=proof, posting=posting)
@@ -220,64 +194,7 @@ class Judge:
         self._see_proof(card, identity, type_, body)
         return self._report_fork(record, result, body) if result is R.POSTED_FORK else result
 
-    def _not_executed(self, record: Record, body: LoadNotExecuted, standing: Standing) -> PostingResult:
-        """The station's sealed word ends an order that names that station; nothing else does (R22)."""
-        if standing.records:
-            self._scribe.post(record, standing, R.SUSPENSE_UNPROVEN_FORK, body)
-            return self._report_fork(record, R.SUSPENSE_UNPROVEN_FORK, None)
-        posting = self._scribe.next_posting()
-        order = orders.find(self._books, body.card, body.reference)
-        result = R.POSTED_LOAD_WITHOUT_ORDER
-        if (
-            order is not None
-            and order.station == record.head.terminal
-            and order.is_of(amount_cents=body.amount_cents, number=body.order)
-            and orders.refuse(self._books, order, posting, record.booking_day)
-        ):
-            result = R.POSTED
-        self._scribe.post(record, standing, result, body, posting=posting)
-        return result
-
-    def _event(self, record: Record, body: Body, standing: Standing) -> PostingResult:
-        """What moves no money: kept, and counted by what it says."""
-        result = R.SUSPENSE_UNPROVEN_FORK if standing.records else R.NOTED
-        self._scribe.post(record, standing, result, body)
-        if result is not R.NOTED:
-            return self._report_fork(record, result, None)
-        if self._rules == RULES_1:
-            return result
-        code: int = next(
-            (getattr(body, name) for name in ("reason", "event", "alarm", "state") if hasattr(body, name)), 0
-        )
-        events = body.count if isinstance(body, EventsLost) else 1
-        self._books.note_event(record.trade_day, record.head.type, code, events)
-        return result
-
     # -- what they share
-
-    def _exception(
-        self, identity: tuple[int, int, int], type_: int, body: Transaction | Completion, card: CardState, trade_ms: int
-    ) -> PostingResult | None:
-        """The gravest exception that a proof deserves by itself: counter reused, card state, balance."""
-        taken = signed(type_, body.amount_cents)
-        differs = card.mirror_cents < taken
-        if card.kind == CardKind.PBOC and card.uid is not None:  # nothing proves its counter: a hint
-            previous_cents = body.balance_after_cents + taken
-            differs |= body.counter == card.top_counter + 1 and card.top_balance_cents not in (None, previous_cents)
-        else:
-            if body.counter == 1 and card.uid is not None:
-                differs |= card.opening_cents - taken != body.balance_after_cents
-            for proof in self._look_ups.proofs_near(body.card, body.counter):
-                if proof.counter == body.counter:
-                    if proof.identity != identity:
-                        return R.POSTED_COUNTER_REUSED
-                elif proof.counter < body.counter:
-                    differs |= proof.balance_cents - taken != body.balance_after_cents
-                else:
-                    differs |= body.balance_after_cents - proof.taken_cents != proof.balance_cents
-        if card.is_exception_at(trade_ms):
-            return R.POSTED_CARD_STATE
-        return R.POSTED_BALANCE if differs else None
 
     def _see_proof(
         self, card: CardState, identity: tuple[int, int, int], type_: int, body: Transaction | Completion
@@ -294,12 +211,17 @@ class Judge:
             self._books.changed_cards[card.number] = card
 
     def _link(
-        self, record: Record, body: Transaction | Grey | Doubt, standing: Standing, booked: Booked, proof: int | None
+        self,
+        record: Record,
+        body: Transaction | Grey | Doubt,
+        standing: Standing,
+        booked: Booked,
+        proof: int | None = None,
     ) -> PostingResult:
         """The record whose money a completion has booked: it stands, and moves nothing but a wrong merchant."""
         posting = self._scribe.post(record, standing, R.DUPLICATE, body, proof=proof)
         day = record.booking_day
-        merchant: int = getattr(body, "merchant", 0)
+        merchant: int = getattr(body, "merchant", 0) if booked.type != RecordType.LOAD else 0
         if booked.type in CLAIMING:
             order: int = 0 if isinstance(body, Doubt) else getattr(body, "order", 0)  # a doubt proves no order
             self._claims.record_came(booked.posting, merchant, order, day)

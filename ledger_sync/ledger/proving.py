@@ -10,10 +10,12 @@ from __future__ import annotations
 from hmac import compare_digest
 
 from ledger_sync.ledger.books import UNKNOWN, CardState
+from ledger_sync.ledger.flows import signed
 from ledger_sync.ledger.keys import LedgerKeys
+from ledger_sync.ledger.look_ups import LookUps
 from ledger_sync.ledger.rules import RULES_1
 from protocol.cards.pboc_macs import TAC_BYTES, as_proof, load_tac, pboc_moment, terminal6, verify_pboc_tac
-from protocol.codes import CardKind, RecordType
+from protocol.codes import CardKind, PostingResult, RecordType
 from protocol.errors import OutOfRange
 from protocol.proofs import verify_card_proof
 from protocol.record_bodies import Completion, Load, Transaction
@@ -78,3 +80,29 @@ def proof_number(card: CardState, body: Transaction | Completion) -> int:
     if card.kind == CardKind.PBOC and card.uid is not None:
         return int.from_bytes(body.proof[:TAC_BYTES], "big")
     return body.counter
+
+
+def proof_exception(
+    look_ups: LookUps, identity: tuple[int, int, int], type_: int, body: Transaction | Completion, card: CardState,
+    trade_ms: int,
+) -> PostingResult | None:  # fmt: skip
+    """The gravest exception that a proof deserves by itself: counter reused, card state, balance (R19)."""
+    taken = signed(type_, body.amount_cents)
+    differs = card.mirror_cents < taken
+    if card.kind == CardKind.PBOC and card.uid is not None:  # nothing proves its counter: a hint
+        previous_cents = body.balance_after_cents + taken
+        differs |= body.counter == card.top_counter + 1 and card.top_balance_cents not in (None, previous_cents)
+    else:
+        if body.counter == 1 and card.uid is not None:
+            differs |= card.opening_cents - taken != body.balance_after_cents
+        for proof in look_ups.proofs_near(body.card, body.counter):
+            if proof.counter == body.counter:
+                if proof.identity != identity:
+                    return PostingResult.POSTED_COUNTER_REUSED
+            elif proof.counter < body.counter:
+                differs |= proof.balance_cents - taken != body.balance_after_cents
+            else:
+                differs |= body.balance_after_cents - proof.taken_cents != proof.balance_cents
+    if card.is_exception_at(trade_ms):
+        return PostingResult.POSTED_CARD_STATE
+    return PostingResult.POSTED_BALANCE if differs else None

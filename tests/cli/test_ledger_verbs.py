@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import sqlite3
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -277,3 +279,58 @@ def test_what_is_set_aside_is_listed_proposed_and_confirmed(site: Path, is_serve
     with serving("ledger", "serve", "--site", site) as server:
         story()
         assert server.stop() == 0
+
+
+def test_load_orders_are_listed_exported_and_decided_by_two_persons(site: Path) -> None:
+    assert onecard_here("keys", "enrol", "-n", 1, "--kind", "load_station", "--site", site).code == 0
+    ledger(site, "register")
+    ledger(site, "topup", FIRST_CARD, "20.50")
+    told = ledger(site, "topup", FIRST_CARD, "3.00")
+    assert isinstance(told, dict)
+    station = told["station"]
+    assert station > 0
+    listed = ledger(site, "loads", "list")
+    assert isinstance(listed, dict)
+    assert [(one["load_order"], one["amount_cents"], one["state"]) for one in listed["items"]] == [
+        (1, 2_050, "in_flight"), (2, 300, "in_flight"),
+    ]  # fmt: skip
+    out = site / "orders.jsonl"
+    done = onecard_here("ledger", "loads", "export", "--station", station, "--out", out, "--site", site)
+    assert (done.code, "2 orders" in done.out) == (0, True)
+    names = ["order", "card", "amount_cents", "serial", "station"]
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [list(one) for one in lines] == [names, names]
+    assert [one["serial"] for one in lines] == [1, 2]
+    resolve = ("loads", "resolve", 2, "--not-executed")
+    ledger(site, *resolve, "--reason", "the payer wants it back", "--operator", "Li")
+    ledger(site, *resolve, "--confirm", "--operator", "Wang")
+    found = ledger(site, "balances")
+    assert isinstance(found, dict)
+    assert (found["conservation"]["loads_in_flight_cents"], found["conservation"]["paid_out_cents"]) == (2_050, 300)
+    shown = onecard_here("ledger", "loads", "list", "--all", "--site", site).out
+    assert "two persons" in shown
+    assert onecard_here("ledger", "loads", "resolve", 1, "--site", site).code == 2
+
+
+def test_a_past_day_is_closed_and_today_is_not(site: Path) -> None:
+    day = ledger(site, "report")["first_open_day"]  # type: ignore[index]
+    today = date(1970, 1, 1) + timedelta(days=day)
+    done = onecard_here("ledger", "close-day", today.isoformat(), "--site", site)
+    assert (done.code, "today cannot be closed" in done.err) == (1, True)
+    done = onecard_here("ledger", "close-day", (today - timedelta(days=1)).isoformat(), "--site", site)
+    assert (done.code, "closed already" in done.err) == (1, True)
+    assert onecard_here("ledger", "close-day", "tomorrow", "--site", site).code == 2
+
+
+def test_a_new_limit_in_the_site_file_is_in_the_log_when_the_ledger_is_served(site: Path) -> None:
+    file = site / "site.toml"
+    text = file.read_text()
+    file.write_text(text.replace("[ledger]", "[ledger]\nunproven_limit_cents = 700") if "[ledger]" in text
+                    else text + "\n[ledger]\nunproven_limit_cents = 700\n")  # fmt: skip
+    with serving("ledger", "serve", "--site", site) as server:
+        assert server.stop() == 0
+    books = sqlite3.connect(f"file:{site / 'data' / 'ledger' / 'ledger.db'}?mode=ro", uri=True)
+    last = books.execute("SELECT operator, verb, arguments FROM operations ORDER BY operation DESC").fetchone()
+    books.close()
+    assert last == ("onecard ledger serve", "unproven_limit", '{"cents":700}')
+    assert ledger(site, "verify")["sound"]  # type: ignore[index]
