@@ -23,7 +23,10 @@ VERSION: Final = (3, 7)
 
 
 def door_layout(*, ring_sectors: int = 4) -> DoorLayout:
-    return DoorLayout((JOURNAL_SECTORS + LIST_AREAS * 2 + ring_sectors + TALLY_SECTORS) * SECTOR_BYTES, 2)
+    documents = 2  # parameters and permissions, of two sectors each here
+    lists = LIST_AREAS * (2 + documents * 2)
+    size_bytes = (JOURNAL_SECTORS + lists + ring_sectors + TALLY_SECTORS) * SECTOR_BYTES
+    return DoorLayout(size_bytes, list_sectors=2, document_sectors=2, documents=documents)
 
 
 @dataclass

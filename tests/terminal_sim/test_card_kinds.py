@@ -17,6 +17,7 @@ from protocol.cards.pboc_image import PbocCardImage
 from protocol.codes import CardKind
 from protocol.errors import DamagedData
 from protocol.list_receiver import Apply
+from protocol.record_bodies import Refusal
 from protocol.records import Aborted, Completion, Grey, Purchase, decode_body, read_head
 from terminal_sim.card import Disturbance, Effect, FileCards, Moment
 from terminal_sim.card_kinds import (
@@ -172,7 +173,7 @@ def test_a_card_that_states_no_moment_for_its_debit_is_refused() -> None:
     bench.cards.save(replace(held, last_purchase=replace(held.last_purchase, entry=entry)))
     result = terminal.tap(bench.field(card), THIRD)
     assert (result.outcome, result.why) == (Outcome.REFUSED, Why.CARD_REFUSED)
-    assert [type(body) for body in bodies(terminal)] == [Grey, Aborted]
+    assert [type(body) for body in bodies(terminal)] == [Grey, Refusal]
 
 
 @EVERY_KIND

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from protocol.cards.apdu import Identity
-from protocol.codes import AbortReason, ProofSuite, RecordType
+from protocol.codes import AbortReason, ProofSuite, RecordType, RefusalReason
 from protocol.list_receiver import Apply
+from protocol.record_bodies import Refusal
 from protocol.records import Aborted, Completion, Grey, Purchase, decode_body, read_head
 from terminal_sim.card import Disturbance, Effect, Moment
 from terminal_sim.card_kinds import is_torn
@@ -88,7 +89,7 @@ def test_a_card_on_the_deny_list_is_refused_and_noted() -> None:
     terminal.deny_list.memory.perform(Apply(head, content))
     result = bench.tap(terminal, card, 100)
     assert (result.outcome, result.why) == (Outcome.REFUSED, Why.DENY_LIST)
-    assert bodies(terminal)[1:] == [Aborted(RecordType.PURCHASE, AbortReason.DENY_LIST, card)]
+    assert bodies(terminal)[1:] == [Refusal(card, RecordType.PURCHASE, RefusalReason.DENY_LIST, 1, 1, 100)]
 
 
 @pytest.mark.parametrize("turned_away", [Why.DENY_LIST, Why.EXPIRED], ids=str)
@@ -104,11 +105,13 @@ def test_a_card_that_gets_no_sale_still_brings_home_the_proof_of_an_earlier_debi
     for completed in (Identity(TERMINAL, 1, 1), None):
         result = bench.tap(terminal, card, 100)
         assert (result.outcome, result.why, result.completed) == (Outcome.REFUSED, turned_away, completed)
-    reason = AbortReason.DENY_LIST if turned_away is Why.DENY_LIST else AbortReason.CARD_REFUSED
+    is_denied = turned_away is Why.DENY_LIST
+    reason = RefusalReason.DENY_LIST if is_denied else RefusalReason.EXPIRED
+    version = (1, 1) if is_denied else (0, 0)
     grey, completion, *refusals = bodies(terminal)
     assert isinstance(grey, Grey)
     assert isinstance(completion, Completion)
-    assert refusals == [Aborted(RecordType.PURCHASE, reason, card)] * 2
+    assert refusals == [Refusal(card, RecordType.PURCHASE, reason, *version, 100)] * 2
     assert settle(bench, terminal) == bench.oracle.executed_cents() == 700
     assert not is_torn(bench.cards.load(card))
 
@@ -124,7 +127,7 @@ def test_every_refusal_has_its_reason_and_takes_nothing() -> None:
     whys = [bench.tap(terminal, number, 100).why for number in (poor, 2001, 2002, 2003, 2005)]
     assert whys == [Why.BALANCE, Why.EXPIRED, Why.FOREIGN, Why.NOT_GENUINE, Why.FOREIGN]
     assert bench.oracle.executed == {}
-    assert [body.reason for body in bodies(terminal) if isinstance(body, Aborted)] == [4, 2, 7]
+    assert [body.reason for body in bodies(terminal) if isinstance(body, Refusal)] == [3, 2, 4]
     check_chain(terminal)
 
 
