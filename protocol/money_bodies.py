@@ -48,7 +48,7 @@ class Grey(RecordBody):
 
     TYPE: ClassVar[int] = RecordType.GREY
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("!II7sBIiIHBB8x")
-    NEVER_ZERO: ClassVar[tuple[str, ...]] = ("card", "amount_cents")
+    NEVER_ZERO: ClassVar[tuple[str, ...]] = ("card",)
 
     merchant: int
     card: int
@@ -70,6 +70,8 @@ class Grey(RecordBody):
             raise Malformed("Grey", "a card proof where none can be", offset=72)
         if decoded.attempted_type not in GREY_TYPES:
             raise Malformed("Grey", f"attempted type {decoded.attempted_type:02X}", offset=71)
+        if not decoded.amount_cents and decoded.attempted_type not in MEAL_TYPES:
+            raise Malformed("Grey", "amount_cents is 0")
         return decoded
 
 

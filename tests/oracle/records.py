@@ -130,8 +130,8 @@ assert all(BODIES[kind].sizeof() + 56 == length for length, kinds in _LENGTHS.it
 _ATTEMPTED: Final = {GREY: (0, PURCHASE, BOOKING), DOUBT: (REFUND, LOAD, CANCELLATION, COLLECTION)}
 _PROVED: Final = (PURCHASE, REFUND, LOAD, *MEALS)
 _NEVER_ZERO: Final = {
-    **dict.fromkeys((PURCHASE, GREY), ("card_number", "amount")),
-    DOUBT: ("card_number",),
+    PURCHASE: ("card_number", "amount"),
+    **dict.fromkeys((GREY, DOUBT), ("card_number",)),
     COMPLETION: ("original_terminal", "original_sequence", "original_epoch", "card_number"),
     REFUND: ("card_number", "amount", "reference"),
     LOAD: ("card_number", "amount", "reference", "order"),
@@ -190,8 +190,8 @@ def _judge(kind: int, body: Fields) -> None:
         raise OracleError("malformed", "0 where 0 is never valid")
     if kind in _ATTEMPTED and body["attempted_type"] not in _ATTEMPTED[kind]:
         raise OracleError("malformed", "attempted type")
-    if kind == GREY and body["card_proof"] != "00" * 8:
-        raise OracleError("malformed", "a proof in a grey")
+    if kind == GREY and (body["card_proof"] != "00" * 8 or (body["amount"] == 0 and body["attempted_type"] != BOOKING)):
+        raise OracleError("malformed", "a proof in a grey, or an amount of 0")
     if kind == COMPLETION:
         original = body["original_type"]
         if original not in _PROVED or (body["amount"] == 0 and original not in MEALS):

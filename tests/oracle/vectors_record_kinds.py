@@ -108,6 +108,7 @@ STEPS: Final[list[tuple[str, int, Any]]] = [
     ),
     ("refusal, card on deny list", REFUSAL, REFUSED),
     ("grey of a booking", GREY, {**_unproved(900, BOOKING, 206, 15_300), "card_proof": "00" * 8}),
+    ("grey of a free booking counts no money", GREY, {**_unproved(0, BOOKING, 206, 15_300), "card_proof": "00" * 8}),
     ("completion of that booking", COMPLETION, _completion(BOOKING, 9, 900, 207, 14_400, 13)),
     ("doubt of a load", DOUBT, {**_unproved(2000, LOAD, 207, 14_400), "reference": 9, "order": 79}),
     ("doubt of a collection", DOUBT, {**_unproved(0, COLLECTION, 207, 14_400), "reference": 13, "order": 0}),
@@ -155,6 +156,7 @@ def section_7_kinds() -> Fields:
         cases.append(case(name, {**fields, "tac_key": TAC_KEY.hex()}, card_proof(TAC_KEY, fields), expected=expected))
     completion = bodies["completion of that booking"]
     cases += [
+        _wrong("grey of a purchase of 0", GREY, bodies["grey of a booking"], attempted_type=1, amount=0),
         _wrong("grey of a load", GREY, bodies["grey of a booking"], attempted_type=LOAD),
         _wrong("grey with a card proof", GREY, bodies["grey of a booking"], card_proof="01" * 8),
         _wrong("doubt of a booking", DOUBT, bodies["doubt of a load"], attempted_type=BOOKING),

@@ -79,6 +79,7 @@ SITE: Final = Parameters(
 )
 DINNER_NOW: Final = MealPlace(TODAY, DINNER, 1)
 LUNCH_TOMORROW: Final = MealPlace(TODAY + 1, LUNCH, 1)
+SOUP_TOMORROW: Final = MealPlace(TODAY + 1, LUNCH, SOUP)
 ORDERS: Final = [
     LoadOrder(FIRST_CARD, 3, 71, 5_000, TERMINAL),
     LoadOrder(FIRST_CARD, 4, 72, 700, TERMINAL),
@@ -170,6 +171,13 @@ ACTS: Final = (
     Act("load", LoadStation, RecordType.LOAD, _nothing, lambda each, card: each.tap(card, 0)),
     Act(
         "booking", MealTerminal, RecordType.BOOKING, _nothing, lambda each, card: _meal(each).book(card, LUNCH_TOMORROW)
+    ),
+    Act(
+        "free booking",
+        MealTerminal,
+        RecordType.BOOKING,
+        _nothing,
+        lambda each, card: _meal(each).book(card, SOUP_TOMORROW),
     ),
     Act(
         "cancellation",
