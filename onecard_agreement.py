@@ -31,6 +31,7 @@ ACCOUNTS_BESIDE: Final = ("booked_meals_cents", "refund_exceptions_cents")
 REJECTED: Final = "rejected"
 GIVEN_BACK: Final = "not_spent"
 NOTHING: Final[Mapping[str, Any]] = {"by_merchant": {}}
+NO_TOTAL: Final[Mapping[str, int]] = {"count": 0, "cents": 0}
 
 
 @dataclass(slots=True)
@@ -152,9 +153,11 @@ def _terminals(dumps: Iterable[Mapping[str, Any]], found: Agreement) -> dict[int
             found.events.add(epoch)
             found.records_created += epoch["issued"]
             found.records_acknowledged += epoch["acknowledged"]
-            for name, total in epoch["merchants"].items():
-                count, cents = sums.get(int(name), (0, 0))
-                sums[int(name)] = (count + total["count"], cents + total["cents"])
+            held = {int(name): total for name, total in epoch["merchants"].items()}
+            gone = epoch.get("overwritten", NO_TOTAL)  # the running sums outlive the records (R5)
+            for merchant, total in [*held.items(), (terminal.get("merchant", 0), gone)]:
+                count, cents = sums.get(merchant, (0, 0))
+                sums[merchant] = (count + total["count"], cents + total["cents"])
             if epoch["unreadable"]:
                 found.disagreements.append(
                     f"terminal {terminal['terminal']}: {len(epoch['unreadable'])} records cannot be read any more"
@@ -205,13 +208,9 @@ def _judge(found: Agreement, spool: Mapping[str, Any], ledger: Mapping[str, Any]
                 f"merchant {line.merchant}: terminals {line.count_terminals} records, {line.terminals_cents} cents; "
                 f"spool {line.count_spool}, {line.spool_cents}; ledger {line.ledger_cents} + open {line.open_cents}"
             )
-    counted = [0, 0]
-    for row in spool["totals"]:
-        if row["type"] in MONEY_TYPES:
-            counted[0] += row["count"]
-            counted[1] += row["cents"]
-    if counted != [found.total.count_spool, found.total.spool_cents]:
-        say(f"the spool counted {counted} records and cents at intake, and holds others")
+    counted = sum(row["cents"] for row in spool["totals"] if row["type"] in MONEY_TYPES)
+    if counted != found.total.spool_cents:
+        say(f"the spool counted {counted} cents at intake, and holds {found.total.spool_cents}")
     if ledger["records"]["count"] != found.total.count_terminals and not (found.gaps_open or found.quarantined):
         say(f"the ledger holds {ledger['records']['count']} of {found.total.count_terminals} records")
     if found.lost:

@@ -1,12 +1,15 @@
-"""`onecard demo`: a canteen sells through an outage, and three totals are compared.
+"""`onecard demo`: a site of every kind sells through faults, and three totals are compared.
 
 Real processes and files, one story:
 
-    keys, terminals, cards ─▶ ledger serve ─▶ serve ─▶ sim run sells …
+    keys, terminals, cards, lists ─▶ ledger serve ─▶ two × serve ─▶ sim run sells …
         … the network goes down for a while; the terminals go on selling
+        … one till's memory fills up, and it refuses until it is connected again
+        … a terminal is replaced by another device
         … a card is reported lost; it is tapped on and on, and refused
-        … the front-end is killed with -9 and started again
-    … all drains ─▶ flash of the terminals, spool and ledger are read, each by itself, and must agree
+        … a front-end is killed with -9; its terminals move over, and it is started again
+        … cards are torn out of the field; each is tapped once at the end, and what none can prove two persons decide
+    … all drains ─▶ flash of the terminals, spools and ledger are read, each by itself, and must agree
 
 It reaches into nobody: it starts processes, reads their lines and files, and asks by their own verbs and sockets.
 """
@@ -15,15 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -31,35 +27,30 @@ from typing import Annotated, Any, Final
 import typer
 
 from onecard_agreement import Agreement, compare
+from onecard_demo_cast import Cast, order_loads, prepare
+from onecard_demo_decide import decide_by_two_persons
+from onecard_demo_process import Child, DemoFailed, asking, data_directory, run_onecard
 from onecard_demo_screen import Screen, show_verdict
-from onecard_keys import enrol, init_site, personalise
-from onecard_site import SOCKET_PATH_BYTES_MAX, load_site
-from protocol.codes import TerminalKind
 
-SITE_NUMBER: Final = 1
-MERCHANTS: Final = 5
-OPENING_CENTS: Final = 50_000
 SELLING_SECONDS: Final = 20.0
 RATE_OF_SMALL_RUNS: Final = 60.0  # a few taps should not take those seconds
 SELLING_PER_OUTAGE: Final = 3.0  # so that there is selling before, during and after it
 RATE_MIN: Final = 20.0
 RATE_MAX: Final = 1_200.0
 CUT_AT_PERCENT: Final = 20
+FULL_AT_PERCENT: Final = 62
+TORN_EVERY: Final = 60
+FULL_FROM_TAPS: Final = 2_000  # a memory of some hundred records is filled by customers that others then lack
+REPLACE_AT_SHARE: Final = 0.55
 LOSS_AT_SHARE: Final = 0.70
-KILL_AT_SHARE: Final = 0.85
-READY_SECONDS_MAX: Final = 20.0
+KILL_AT_SHARE: Final = 0.80
+REGISTRY_SECONDS: Final = 2.5  # front-ends look at the registry every two seconds
 DRAIN_SECONDS_MAX: Final = 90.0
 SETTLE_SECONDS_MAX: Final = 60.0
-STOP_SECONDS_MAX: Final = 20.0
 LOOK_SECONDS: Final = 0.1
 LOSS_GRACE_MS: Final = 1_000  # promise: refused within a second at every terminal online over TCP
-LONGEST_SOCKET: Final = "run/ledger-link.sock"
 
 app = typer.Typer(rich_markup_mode=None)
-
-
-class DemoFailed(Exception):
-    """A process ended or stayed silent; the text says which, and where its log is."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,83 +63,27 @@ class Story:
     seed: int
     directory: Path
     rate: float
+    card_check: bool = True
+    cast: Cast = field(default_factory=Cast)
     lost_card: int = 0
     lost_at_ms: int = 0
     front_end_killed: bool = False
     is_network_down: bool = False
+    replacing: str = ""
+    """Where the replacement of a device has come to: asked, retired, enrolled, done."""
+    enrolled_at: float = 0.0
+    memory_full: int = 0
+    decided: int = 0
     offered_again: int = 0
-    """Records that the front-end, since its last start, was offered again and held already."""
+    """Records that the front-ends, since their last start, were offered again and held already."""
     has_sold: bool = False
     progress: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
 
-
-class Child:
-    """One `onecard` process: its JSON lines on stdout, its log in a file."""
-
-    def __init__(self, name: str, arguments: list[str], directory: Path) -> None:
-        self.name = name
-        self.log = directory / "logs" / f"{name}.log"
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "onecard", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=Path(__file__).parent,
-            )
-        assert self.process.stdout is not None
-        self._descriptor = self.process.stdout.fileno()
-        os.set_blocking(self._descriptor, False)
-        self._rest = b""
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The JSON lines that have come since the last call."""
-        with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self._descriptor, 1 << 16):
-                self._rest += chunk
-        *whole, self._rest = self._rest.split(b"\n")
-        return [json.loads(line) for line in whole if line.startswith(b"{")]
-
-    def ready(self) -> dict[str, Any]:
-        """Wait for the ready line; raises DemoFailed."""
-        end = time.monotonic() + READY_SECONDS_MAX
-        while time.monotonic() < end:
-            for line in self.lines():
-                if "ready" in line:
-                    return line
-            self.must_live()
-            time.sleep(0.02)
-        raise DemoFailed(f"{self.name} did not get ready in {READY_SECONDS_MAX:.0f} s; see {self.log}")
-
-    def must_live(self) -> None:
-        if self.process.poll() is not None:
-            raise DemoFailed(f"{self.name} ended with {self.process.returncode}; its last words:\n{self.last_words()}")
-
-    def last_words(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
-
-    def kill(self) -> None:
-        """As a power cut would: no warning, no cleaning up."""
-        self.process.send_signal(signal.SIGKILL)
-        self.close()
-
-    def stop(self) -> int:
-        """SIGTERM, then wait; SIGKILL if it hangs. Returns its exit code."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        return self.close()
-
-    def close(self) -> int:
-        code = self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return code
+    @property
+    def replaced_terminal(self) -> int:
+        """The first one."""
+        return 1001
 
 
 class Demo:
@@ -159,6 +94,7 @@ class Demo:
         self.screen = screen
         self.directory = story.directory
         self._children: dict[str, Child] = {}
+        self._addresses: dict[int, str] = {}
 
     # -- scenes
 
@@ -167,9 +103,10 @@ class Demo:
         started = time.monotonic()
         try:
             self._prepare()
-            self._open()
-            self._sell()
+            orders = self._open()
+            self._sell(orders)
             self._settle()
+            self._decide()
         finally:
             for child in reversed(self._children.values()):
                 child.stop()
@@ -178,42 +115,31 @@ class Demo:
 
     def _prepare(self) -> None:
         story = self.story
-        self.screen.scene("keys, terminals and cards", "密钥、机具、卡片")
-        init_site(
-            self.directory, site=SITE_NUMBER, frontends=1, time_zone="Asia/Shanghai", now_ms=time.time_ns() // 1_000_000
-        )
-        site = load_site(self.directory, {})
-        enrol(site, count=story.terminals, kind=TerminalKind.POS, merchants=min(MERCHANTS, story.terminals))
-        first = personalise(site, count=max(100, story.taps // 20), opening_cents=OPENING_CENTS)
-        story.lost_card = first + story.seed % 50
+        self.screen.scene("keys, terminals, cards, parameters and permissions", "密钥、机具、卡片、参数、权限")
+        story.cast = prepare(self.directory, terminals=story.terminals, taps=story.taps)
+        story.lost_card = story.cast.first_card + story.seed % 50
         self._onecard("ledger", "init")
         self._onecard("ledger", "card", "issue")
+        self.screen.event(f"{_counted(story.cast.terminals)}; {_counted(story.cast.cards)} cards", "")
 
-    def _open(self) -> None:
-        self.screen.scene("ledger and front-end start", "账务与前置机启动")
+    def _open(self) -> Path | None:
+        self.screen.scene("ledger and two front-ends start", "账务与两台前置机启动")
         self._start("ledger", "ledger", "serve", "--site", str(self.directory))
-        self._start_front_end()
+        for number in (1, 2):
+            self._start_front_end(number)
+        orders = order_loads(self.directory, self.story.cast, taps=self.story.taps)
+        if orders is not None:
+            self.screen.event(f"{self.story.cast.load_orders} top-ups are paid at the counter", "充值单")
+        return orders
 
-    def _start_front_end(self) -> str:
-        ready = self._start("front-end", "serve", "--config", str(self.directory))
-        return str(ready["address"])
+    def _start_front_end(self, number: int) -> None:
+        arguments = ("serve", "--config", str(self.directory), "--frontend", str(number))
+        self._addresses[number] = str(self._start(f"front-end-{number}", *arguments)["address"])
 
-    def _sell(self) -> None:
+    def _sell(self, orders: Path | None) -> None:
         story = self.story
-        address = str(json.loads((self.directory / "address.json").read_text())["address"])
-        self.screen.scene(f"{story.terminals} terminals sell, {story.rate:g} taps a second", "机具营业")
-        sim = Child(
-            "simulator",
-            [
-                *("sim", "run", "--connect", address, "--site", str(self.directory)),
-                *("--terminals", str(story.terminals), "--taps", str(story.taps), "--rate", f"{story.rate:g}"),
-                *("--seed", str(story.seed), "--faults", f"cut:at={CUT_AT_PERCENT}%,seconds={story.outage_seconds:g}"),
-                *("--dump", str(self.directory / "dump"), "--report", str(self.directory / "report")),
-                *("--control", str(self.directory / "run" / "sim.sock"), "--json"),
-                *("--drain-seconds", f"{DRAIN_SECONDS_MAX:g}"),
-            ],
-            self.directory,
-        )
+        self.screen.scene(f"{story.terminals} terminals work, {story.rate:g} taps a second", "机具营业")
+        sim = Child("simulator", self._simulator(orders), self.directory)
         self._children["simulator"] = sim
         while sim.process.poll() is None:
             for line in sim.lines():
@@ -229,19 +155,46 @@ class Demo:
         if sim.close() not in {0, 1}:
             raise DemoFailed(f"the simulator ended with {sim.process.returncode}:\n{sim.last_words()}")
 
+    def _simulator(self, orders: Path | None) -> list[str]:
+        story = self.story
+        faults = [f"cut:at={CUT_AT_PERCENT}%,seconds={story.outage_seconds:g}", f"torn:every={TORN_EVERY}"]
+        if story.taps >= FULL_FROM_TAPS:
+            faults.append(f"full:at={FULL_AT_PERCENT}%")
+        return [
+            *("sim", "run", "--site", str(self.directory)),
+            *(part for address in self._addresses.values() for part in ("--connect", address)),
+            *("--terminals", str(story.cast.selling), "--taps", str(story.taps), "--rate", f"{story.rate:g}"),
+            *("--seed", str(story.seed), "--faults", ";".join(faults)),
+            *("--dump", str(self.directory / "dump"), "--report", str(self.directory / "report")),
+            *("--control", str(self.directory / "run" / "sim.sock"), "--json"),
+            *("--drain-seconds", f"{DRAIN_SECONDS_MAX:g}"),
+            *(() if orders is None else ("--orders", str(orders))),
+            *(() if story.card_check else ("--no-card-check",)),
+        ]
+
     def _hear(self, line: dict[str, Any]) -> None:
+        story, tell = self.story, self.screen.event
         match line.get("event"):
             case "progress":
-                self.story.progress = line
+                story.progress = line
             case "network_cut":
-                self.story.is_network_down = True
-                self.screen.event("the network is down; terminals go on selling", "断网，脱机消费")
+                story.is_network_down = True
+                tell("the network is down; terminals go on selling", "断网，脱机消费")
             case "network_back":
-                self.story.is_network_down = False
-                self.screen.event("the network is back; everybody uploads at once", "网络恢复，集中上传")
+                story.is_network_down = False
+                tell("the network is back; everybody uploads at once", "网络恢复，集中上传")
+            case "memory_full":
+                story.memory_full = line["unacknowledged"]
+                tell(f"terminal {line['terminal']} has {story.memory_full} records nobody took, and refuses", "存储满")
+            case "terminal_retired":
+                story.replacing = "retired"
+            case "terminal_replaced":
+                tell(f"terminal {line['terminal']} is another device now, in epoch {line['epoch']}", "换机")
             case "selling_finished":
-                self.story.has_sold = True
-                self.screen.event("selling has ended; what is left drains", "营业结束，补传")
+                story.has_sold = True
+                tell("selling has ended; what is left drains", "营业结束，补传")
+            case "cards_checked":
+                tell(f"{line['checked']} torn cards are tapped once: {line['completed']} debits brought home", "卡检查")
             case _:
                 pass
 
@@ -250,6 +203,8 @@ class Demo:
         if story.is_network_down and not story.has_sold:
             return  # a loss is reported, and a front-end dies, when that means something to terminals online
         share = 1.0 if story.has_sold else story.progress.get("taps", 0) / story.taps
+        if share >= REPLACE_AT_SHARE:
+            self._replace()
         if share >= LOSS_AT_SHARE and not story.lost_at_ms:
             self._ask_sim({"verb": "thief", "card": story.lost_card})
             answer = json.loads(self._onecard("ledger", "lost", str(story.lost_card), "--json"))
@@ -257,21 +212,47 @@ class Demo:
             self.screen.event(f"card …{story.lost_card % 10_000:04d} is reported lost", "挂失")
         if share >= KILL_AT_SHARE and not story.front_end_killed:
             story.front_end_killed = True
-            self._children["front-end"].kill()
-            self.screen.event("the front-end is killed with -9 and started again", "前置机断电重启")
-            self._start_front_end()
+            self._children["front-end-1"].kill()
+            self.screen.event("front-end 1 is killed with -9; its terminals move to front-end 2", "前置机切换")
+            self._start_front_end(1)
+
+    def _replace(self) -> None:
+        """One step of the replacement, whenever its turn has come; a run that has sold out replaces nothing more."""
+        story = self.story
+        terminal = str(story.replaced_terminal)
+        if not story.replacing and not story.has_sold:
+            story.replacing = "asked"
+            self._ask_sim({"verb": "replace", "terminal": story.replaced_terminal})
+        elif story.replacing == "retired":
+            self._onecard("keys", "replace", terminal)
+            self._onecard("ledger", "register")
+            story.replacing, story.enrolled_at = "enrolled", time.monotonic()
+        elif story.replacing == "enrolled" and time.monotonic() > story.enrolled_at + REGISTRY_SECONDS:
+            story.replacing = "done"
+            self._ask_sim({"verb": "install", "terminal": story.replaced_terminal})
 
     def _settle(self) -> None:
-        """Wait until the ledger's receipts cover every row of the spool."""
+        """Wait until the ledger's receipts cover every row of both spools."""
         self.screen.scene("the ledger posts what is left", "入账")
         story, end = self.story, time.monotonic() + SETTLE_SECONDS_MAX
         while time.monotonic() < end:
-            status = json.loads(self._onecard("status", "--json"))
-            if not status["spool"]["rows_unsettled"]:
-                story.offered_again = status["counts"]["duplicate_records"]
+            found = [json.loads(self._onecard("status", "--json", "--frontend", str(one))) for one in self._addresses]
+            if not any(one["spool"]["rows_unsettled"] for one in found):
+                story.offered_again = sum(one["counts"]["duplicate_records"] for one in found)
                 return
             time.sleep(LOOK_SECONDS)
-        raise DemoFailed("rows of the spool were not settled in time; see " + str(self._children["ledger"].log))
+        raise DemoFailed("rows of the spools were not settled in time; see " + str(self._children["ledger"].log))
+
+    def _decide(self) -> None:
+        """What no card proves is for two persons, who know what happened from the cards in their hands (R20)."""
+        if not self.story.card_check:
+            return
+        with asking(self.directory / "run" / "ledger.sock") as ledger:
+            items = json.loads(self._onecard("ledger", "suspense", "list", "--json"))["items"]
+            loads = json.loads(self._onecard("ledger", "loads", "list", "--json"))
+            self.story.decided = decide_by_two_persons(ledger, items, loads, self.directory / "dump")
+        if self.story.decided:
+            self.screen.event(f"{self.story.decided} items that no card proves are decided by two persons", "双人处理")
 
     # -- the end
 
@@ -279,25 +260,36 @@ class Demo:
         self.screen.scene("three artefacts are read and compared", "三方对账")
         dump = self.directory / "dump"
         terminals = json.loads((dump / "terminals.json").read_text())
-        spool = json.loads(self._onecard("spool", "totals", "--json"))
+        spools = json.loads(self._onecard("spool", "totals", "--all", "--json"))
         ledger = json.loads(self._onecard("ledger", "report", "--json"))
         self.story.figures = json.loads((dump / "sim.json").read_text())
         cards = json.loads((dump / "cards.json").read_text())
-        return compare(terminals["terminals"], spool, ledger, cards["cards"])
+        return compare(terminals["terminals"], spools, ledger, cards["cards"])
 
     def _result(self, agreement: Agreement, seconds: float) -> dict[str, Any]:
         story, sim = self.story, self.story.figures
         denied, accepted = self._after_loss()
         return {
             "terminals": story.terminals,
+            "terminal_kinds": story.cast.terminals,
+            "terminals_of_suite_b": story.cast.suite_b,
+            "cards": story.cast.cards,
+            "frontends": len(self._addresses),
             "taps": story.taps,
             "records_created": agreement.records_created,
+            "records_by_type": sim["flash"]["records_by_type"],
             "records_acknowledged": agreement.records_acknowledged,
             "records_posted": agreement.records_posted,
             "duplicates": agreement.duplicates + story.offered_again,
+            "held_by_two_frontends": agreement.twins,
             "quarantined": agreement.quarantined,
             "gaps_open": agreement.gaps_open,
             "open_items": agreement.open_items,
+            "decided_by_two_persons": story.decided,
+            "torn_cards": sim["card_check"]["torn"] if story.card_check else sim["torn_cards"]["count"],
+            "left_on_cards": sim["torn_cards"],
+            "memory_full_at_records": story.memory_full,
+            "replaced_terminals": int(story.replacing == "done"),
             "amount_terminals_cents": agreement.total.terminals_cents,
             "amount_spool_cents": agreement.total.spool_cents,
             "amount_ledger_cents": agreement.total.ledger_cents,
@@ -333,66 +325,39 @@ class Demo:
     def _start(self, name: str, *arguments: str) -> dict[str, Any]:
         child = Child(name, list(arguments), self.directory)
         self._children[name] = child
-        ready = child.ready()
-        if name == "front-end":
-            (self.directory / "address.json").write_text(json.dumps({"address": ready["address"]}))
-        return ready
+        return child.ready()
 
     def _onecard(self, *arguments: str) -> str:
-        """Run one verb to its end; raises DemoFailed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "onecard", *arguments, "--site", str(self.directory)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=Path(__file__).parent,
-        )
-        if done.returncode:
-            raise DemoFailed(f"onecard {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}")
-        return done.stdout
+        return run_onecard(self.directory, *arguments)
 
     def _ask_sim(self, request: dict[str, Any]) -> None:
         """Tell the simulator, unless so few taps were asked for that it has ended already."""
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
-            stream.settimeout(5)
-            stream.connect(str(self.directory / "run" / "sim.sock"))
-            stream.sendall(json.dumps(request).encode() + b"\n")
-            stream.recv(1 << 16)
+        with contextlib.suppress(OSError), asking(self.directory / "run" / "sim.sock") as sim:
+            sim.ask(request)
 
 
-@contextlib.contextmanager
-def data_directory(named: Path | None) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A directory for the demo's data, and a call that keeps it; a temporary one is removed unless kept."""
-    if named is not None:
-        if named.exists() and any(named.iterdir()):
-            raise DemoFailed(f"{named} is not empty; name a new directory")
-        named.mkdir(parents=True, exist_ok=True)
-        if len(str(named.absolute() / LONGEST_SOCKET).encode()) > SOCKET_PATH_BYTES_MAX:
-            raise DemoFailed(f"{named}: too long a path for local sockets; choose a shorter one")
-        yield named.absolute(), lambda: None
-        return
-    made = Path(tempfile.mkdtemp(prefix="onecard-demo-"))
-    kept: list[bool] = []
-    try:
-        yield made, lambda: kept.append(True)
-    finally:
-        if not kept:
-            shutil.rmtree(made, ignore_errors=True)
+def _counted(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.items())
 
 
 @app.command(name="demo")
 def demo(
-    terminals: Annotated[int, typer.Option(min=1, max=10_000, help="POS terminals (消费机).")] = 200,
+    *,
+    terminals: Annotated[int, typer.Option(min=1, max=10_000, help="Terminals of all kinds (机具).")] = 200,
     taps: Annotated[int, typer.Option(min=1, max=10_000_000, help="Card taps in all.")] = 20_000,
     outage_seconds: Annotated[float, typer.Option(min=0.5, max=600, help="How long the network is down.")] = 5.0,
     seed: Annotated[int, typer.Option(min=0, help="Replays the same customers and faults.")] = 1,
     data_dir: Annotated[Path | None, typer.Option(help="Keep everything here (a new or empty directory).")] = None,
+    card_check: Annotated[
+        bool, typer.Option("--card-check/--no-card-check", help="Tap torn cards once at the end, decide what is left.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
-    """A canteen sells through an outage; terminals, spool and ledger must agree to the cent (三方对账).
+    """A site sells through an outage; terminals, spools and ledger must agree to the cent (三方对账).
 
-    Starts a ledger, a front-end and simulated terminals as processes, cuts the network, reports a card lost, kills the
-    front-end once, and compares three independent totals. Exit code 0 only if they agree.
+    Starts a ledger, two front-ends and simulated terminals of every kind as processes, cuts the network, fills a
+    memory, replaces a terminal, tears cards, reports one lost, kills a front-end, and compares three independent
+    totals. Exit code 0 only if they agree.
     """
     selling_seconds = max(min(SELLING_SECONDS, taps / RATE_OF_SMALL_RUNS), SELLING_PER_OUTAGE * outage_seconds)
     rate = max(RATE_MIN, min(RATE_MAX, taps / selling_seconds))
@@ -405,6 +370,7 @@ def demo(
                 seed=seed,
                 directory=directory,
                 rate=rate,
+                card_check=card_check,
             )
             try:
                 agreement, result = Demo(story, screen).run()

@@ -20,6 +20,7 @@ from onecard_agreement import Agreement, Line
 BAR_CELLS: Final = 28
 PLAIN_LINE_SECONDS: Final = 5.0
 WIDTH_WITHOUT_TERMINAL: Final = 120
+LEFT_SHOWN: Final = 10
 
 
 class Screen:
@@ -84,7 +85,7 @@ def show_verdict(agreement: Agreement, result: dict[str, Any], *, good: bool) ->
     console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
     table = Table(title="Three totals, yuan  (三方对账，元)", title_justify="left", header_style="bold")
     table.add_column("merchant 商户")
-    for column in ("records 笔数", "terminals 机具", "spool 前置机", "ledger 账务", "open items 未达"):
+    for column in ("records 笔数", "terminals 机具", "spool 前置机", "ledger 账务", "open, returned 未达/退回"):
         table.add_column(column, justify="right")
     table.add_column("")
     for line in agreement.lines:
@@ -92,6 +93,8 @@ def show_verdict(agreement: Agreement, result: dict[str, Any], *, good: bool) ->
     table.add_section()
     table.add_row(*_cells(agreement.total), style="bold")
     console.print(table)
+    if not agreement.open_items:
+        console.print(f"  open: nothing; {result['decided_by_two_persons']} items were decided by two persons  无未达")
     for kind, item in agreement.open_items.items():
         console.print(f"  open: {kind} × {item['items']}, {yuan(item['amount_cents'])} yuan")
     console.print(
@@ -99,6 +102,16 @@ def show_verdict(agreement: Agreement, result: dict[str, Any], *, good: bool) ->
         f"{result['records_posted']:,} in the ledger; {result['duplicates']} offered again; "
         f"lost {result['lost']}, posted twice {result['double_posted']}"
     )
+    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in result["terminal_kinds"].items())
+    cards = ", ".join(f"{count} {kind}" for kind, count in result["cards"].items())
+    console.print(f"  terminals: {kinds}, {result['terminals_of_suite_b']} of them in SM4; cards: {cards}")
+    console.print(
+        f"  torn cards: {result['torn_cards']} tapped once at the end; a full memory refused at "
+        f"{result['memory_full_at_records']} records; {result['replaced_terminals']} terminal replaced; "
+        f"{result['held_by_two_frontends']} records at both front-ends"
+    )
+    for left in [] if result["decided_by_two_persons"] else result["left_on_cards"]["listed"][:LEFT_SHOWN]:
+        console.print(f"    card …{left['card'] % 10_000:04d} ({left['card_kind']}): {left['left']}")
     console.print(
         f"  lost card: {result['denied_after_loss']} taps refused, {result['accepted_after_loss']} accepted later than "
         "1 s after the report"

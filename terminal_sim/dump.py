@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from protocol.codes import RecordType
 from protocol.errors import ProtocolError
-from protocol.records import MONEY_TYPES, Grey, RecordHead, Unknown, counted_cents, decode_body, merchant_of, read_head
+from protocol.record_bodies import Doubt
+from protocol.records import Grey, RecordHead, counted_cents, decode_body, merchant_of, read_head
 from protocol.signed import SignedHead
 from terminal_sim.errors import RecordGone, SectorDead
 from terminal_sim.flash import VirtualFlash
@@ -43,10 +45,12 @@ def _list(lists: DenyListMemory) -> dict[str, Any]:
     }
 
 
-def _grey(head: RecordHead, body: Grey) -> dict[str, Any]:
-    """What the record says of a debit that nobody saw the end of; balance and counter are hints (R20)."""
+def _grey(head: RecordHead, body: Grey | Doubt) -> dict[str, Any]:
+    """What the record says of a transaction that nobody saw the end of; balance and counter are hints (R20)."""
     return {
         "sequence": head.sequence,
+        "type": head.type,
+        "attempted_type": body.attempted_type or int(RecordType.PURCHASE),
         "clock_ms": head.clock_ms,
         "card": body.card,
         "card_kind": body.card_kind,
@@ -69,6 +73,7 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
                 "amount_cents": last.entry.amount_cents,
                 "debit_sent": last.debit_sent,
             }
+    overwritten = {"count": 0, "cents": 0}
     types: dict[str, int] = {}
     merchants: dict[str, dict[str, int]] = {}
     unreadable: list[int] = []
@@ -82,15 +87,21 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
         except (SectorDead, RecordGone, ProtocolError):
             unreadable.append(sequence)
             continue
+        cents = counted_cents(body)
+        if sequence == marks.oldest:
+            overwritten = {
+                "count": head.running_count - (cents != 0),
+                "cents": head.running_sum_cents - cents,
+            }
         name = f"{head.type:02x}"
         types[name] = types.get(name, 0) + 1
         running_count, running_sum_cents = head.running_count, head.running_sum_cents
-        if head.type in MONEY_TYPES and not isinstance(body, Unknown):
+        if cents:
             totals = merchants.setdefault(str(merchant_of(body)), {"count": 0, "cents": 0, "grey_cents": 0})
             totals["count"] += 1
-            totals["cents"] += counted_cents(body)
-            totals["grey_cents"] += body.amount_cents if isinstance(body, Grey) else 0
-        if isinstance(body, Grey):
+            totals["cents"] += cents
+            totals["grey_cents"] += cents if isinstance(body, Grey) else 0
+        if isinstance(body, Grey | Doubt):
             greys.append(_grey(head, body))
     return {
         "epoch": marks.epoch,
@@ -103,6 +114,7 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
         "unreadable": unreadable,
         "owed": owed,
         "records_by_type": types,
+        "overwritten": overwritten,
         "merchants": merchants,
         "greys": greys,
         "running_count": running_count,

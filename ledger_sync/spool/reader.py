@@ -25,7 +25,6 @@ from protocol.limits import RECORDS_PER_FRAME_MAX
 from protocol.records import (
     MONEY_TYPES,
     Body,
-    Unknown,
     card_masked,
     counted_cents,
     decode_body,
@@ -284,11 +283,11 @@ class SpoolReader:
 
 
 def money_of(record: memoryview) -> tuple[int | None, int]:
-    """(merchant, cents) of a record that moves money; (None, 0) of any other, and of one that cannot be read."""
+    """(merchant, cents) of a record that counts money; (None, 0) of any other, and of one that cannot be read."""
     if record[0] in MONEY_TYPES:
         body = _body(record)
-        if body is not None and not isinstance(body, Unknown):
-            return merchant_of(body), counted_cents(body)
+        if body is not None and (cents := counted_cents(body)):
+            return merchant_of(body), cents
     return None, 0
 
 

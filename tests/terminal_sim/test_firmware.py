@@ -388,10 +388,13 @@ def test_the_dump_says_what_the_firmware_knows() -> None:
             "unreadable": [],
             "owed": None,
             "records_by_type": {"01": 50, "07": 1},
+            "overwritten": {"count": 0, "cents": 0},
             "merchants": {"9": {"count": 51, "cents": 570, "grey_cents": 70}},
             "greys": [
                 {
                     "sequence": 51,
+                    "type": 7,
+                    "attempted_type": 1,
                     "clock_ms": bench.clock.now_ms(),
                     "card": card,
                     "card_kind": 1,
