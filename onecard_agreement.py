@@ -24,6 +24,17 @@ OVER_LIMIT: Final = "over_limit"
 DOUBT: Final = "doubt"
 OPEN_KINDS_NOT_HELD: Final = ("gap", "quarantine")
 """Open items whose money terminals and spool count and the ledger's records do not hold."""
+APART: Final[Mapping[str, int]] = {
+    "bookings": -1,
+    "collections": 1,
+    "cancellations": 1,
+    "cancelled_twice": 1,
+    "refund_exceptions": 1,
+    "loads": 1,
+    "doubts_proved": 1,
+    "doubts_spent": 1,
+}
+"""What lies between a merchant's records and what it is owed, by the ledger's report, and its sign there."""
 RECORDS_BESIDE: Final = ("loads", "cancelled_twice", "doubts_proved", "doubts_spent")
 """What the records' column has besides records: docs/money.md, "Agreement"."""
 ACCOUNTS_BESIDE: Final = ("booked_meals_cents", "refund_exceptions_cents")
@@ -225,19 +236,17 @@ def _judge(found: Agreement, spool: Mapping[str, Any], ledger: Mapping[str, Any]
 
 
 def _judge_money(found: Agreement, ledger: Mapping[str, Any]) -> None:
-    """What accounts hold comes from records (docs/money.md, "Agreement"): in all, and for each merchant without meals
-    and refunds by itself.
-    """
+    """What each merchant is owed follows from its records, and all accounts from all records (docs/money.md)."""
     if ledger["forks"]:
         return  # a fork with a proof is money beside the records that terminals and spools count
     items, apart = ledger["open_items"], ledger.get("apart", {})
     ahead = _open(items, ("completion",))
     expected: dict[int | None, int] = {line.merchant: line.ledger_cents for line in found.lines}
-    for merchant, cents in ahead.items():
-        expected[merchant] = expected.get(merchant, 0) + cents
+    for cents_of, sign in ((ahead, 1), *((_open(apart, (kind,)), sign) for kind, sign in APART.items())):
+        for merchant, cents in cents_of.items():
+            expected[merchant] = expected.get(merchant, 0) + sign * cents
     owed: dict[int | None, int] = {one["merchant"]: one["balance_cents"] for one in ledger["merchants"]}
-    special = {int(merchant) for one in apart.values() for merchant in one["by_merchant"]}
-    for who in sorted((expected.keys() | owed.keys()) - special, key=str):
+    for who in sorted(expected.keys() | owed.keys(), key=str):
         if expected.get(who, 0) != owed.get(who, 0):
             found.disagreements.append(
                 f"merchant {who} is owed {owed.get(who, 0)} cents for records of {expected.get(who, 0)}"

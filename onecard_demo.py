@@ -48,6 +48,7 @@ REGISTRY_SECONDS: Final = 2.5  # front-ends look at the registry every two secon
 DRAIN_SECONDS_MAX: Final = 90.0
 SETTLE_SECONDS_MAX: Final = 60.0
 LOOK_SECONDS: Final = 0.1
+OPEN_LISTED_MAX: Final = 100
 LOSS_GRACE_MS: Final = 1_000  # promise: refused within a second at every terminal online over TCP
 
 app = typer.Typer(rich_markup_mode=None)
@@ -74,6 +75,7 @@ class Story:
     enrolled_at: float = 0.0
     memory_full: int = 0
     decided: int = 0
+    open_listed: list[dict[str, Any]] = field(default_factory=list)
     offered_again: int = 0
     """Records that the front-ends, since their last start, were offered again and held already."""
     has_sold: bool = False
@@ -262,6 +264,12 @@ class Demo:
         terminals = json.loads((dump / "terminals.json").read_text())
         spools = json.loads(self._onecard("spool", "totals", "--all", "--json"))
         ledger = json.loads(self._onecard("ledger", "report", "--json"))
+        self.story.open_listed = [
+            {"kind": kind, **{name: one[name] for name in ("terminal", "epoch", "first", "amount_cents", "detail")}}
+            | {"age_s": (ledger["at_ms"] - one["since_ms"]) // 1000}
+            for kind, item in ledger["open_items"].items()
+            for one in item["listed"][:OPEN_LISTED_MAX]
+        ]
         self.story.figures = json.loads((dump / "sim.json").read_text())
         cards = json.loads((dump / "cards.json").read_text())
         return compare(terminals["terminals"], spools, ledger, cards["cards"])
@@ -285,7 +293,10 @@ class Demo:
             "quarantined": agreement.quarantined,
             "gaps_open": agreement.gaps_open,
             "open_items": agreement.open_items,
+            "open_listed": story.open_listed,
             "decided_by_two_persons": story.decided,
+            "torn_taps": sum(sim["torn_by_kind"].values()),
+            "torn_by_kind": sim["torn_by_kind"],
             "torn_cards": sim["card_check"]["torn"] if story.card_check else sim["torn_cards"]["count"],
             "left_on_cards": sim["torn_cards"],
             "memory_full_at_records": story.memory_full,

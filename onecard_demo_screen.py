@@ -20,7 +20,7 @@ from onecard_agreement import Agreement, Line
 BAR_CELLS: Final = 28
 PLAIN_LINE_SECONDS: Final = 5.0
 WIDTH_WITHOUT_TERMINAL: Final = 120
-LEFT_SHOWN: Final = 10
+OPEN_SHOWN: Final = 20
 
 
 class Screen:
@@ -97,6 +97,9 @@ def show_verdict(agreement: Agreement, result: dict[str, Any], *, good: bool) ->
         console.print(f"  open: nothing; {result['decided_by_two_persons']} items were decided by two persons  无未达")
     for kind, item in agreement.open_items.items():
         console.print(f"  open: {kind} × {item['items']}, {yuan(item['amount_cents'])} yuan")
+    for one in result["open_listed"][:OPEN_SHOWN]:
+        where = f"terminal {one['terminal']}, record {one['epoch']}.{one['first']}"
+        console.print(f"    {one['kind']}: {where}, {one['detail']}, {one['age_s']} s old", style="dim")
     console.print(
         f"  records: {result['records_created']:,} made, {result['records_acknowledged']:,} acknowledged, "
         f"{result['records_posted']:,} in the ledger; {result['duplicates']} offered again; "
@@ -106,12 +109,10 @@ def show_verdict(agreement: Agreement, result: dict[str, Any], *, good: bool) ->
     cards = ", ".join(f"{count} {kind}" for kind, count in result["cards"].items())
     console.print(f"  terminals: {kinds}, {result['terminals_of_suite_b']} of them in SM4; cards: {cards}")
     console.print(
-        f"  torn cards: {result['torn_cards']} tapped once at the end; a full memory refused at "
+        f"  torn: {result['torn_taps']} taps, {result['torn_cards']} still torn at the end; a full memory refused at "
         f"{result['memory_full_at_records']} records; {result['replaced_terminals']} terminal replaced; "
         f"{result['held_by_two_frontends']} records at both front-ends"
     )
-    for left in [] if result["decided_by_two_persons"] else result["left_on_cards"]["listed"][:LEFT_SHOWN]:
-        console.print(f"    card …{left['card'] % 10_000:04d} ({left['card_kind']}): {left['left']}")
     console.print(
         f"  lost card: {result['denied_after_loss']} taps refused, {result['accepted_after_loss']} accepted later than "
         "1 s after the report"

@@ -85,7 +85,7 @@ def spool_loses_a_cent(all_: Artefacts) -> None:
 
 
 def spool_counts_another_day(all_: Artefacts) -> None:
-    all_["spool"]["totals"][0]["count"] += 1
+    all_["spool"]["totals"][0]["cents"] += 1
 
 
 def ledger_loses_a_record(all_: Artefacts) -> None:
@@ -193,3 +193,73 @@ def test_twins_with_other_bytes_are_a_disagreement() -> None:
     all_ = two_spools()
     all_["spool"]["twins"]["differing"] = 1
     assert compare(**all_).disagreements == ["1 records differ between the spools of two front-ends"]
+
+
+def with_meals_refunds_and_loads() -> Artefacts:
+    """Merchant 101 besides: a meal of 9.00 booked and collected at 102, a refund of 2.00; a load of 20.00."""
+    all_ = artefacts()
+    moved = {"101": 700, "0": -2000}  # booking less refund; a load names no merchant
+    first = all_["terminals"][0]["epochs"][0]
+    first["merchants"]["101"]["count"] += 2
+    first["merchants"]["101"]["cents"] += moved["101"]
+    first["merchants"]["0"] = {"count": 1, "cents": moved["0"], "grey_cents": 0}
+    first["issued"] += 4
+    first["acknowledged"] += 4
+    all_["spool"]["merchants"][0] = {"merchant": 101, "count": 4, "cents": 2200}
+    all_["spool"]["merchants"].append({"merchant": 0, "count": 1, "cents": -2000})
+    all_["spool"]["totals"] += [
+        {"type": 0x20, "count": 1, "cents": 900},
+        {"type": 0x22, "count": 1, "cents": 0},
+        {"type": 3, "count": 1, "cents": -200},
+        {"type": 4, "count": 1, "cents": -2000},
+    ]
+    ledger = all_["ledger"]
+    ledger["records"]["count"] += 3
+    ledger["records"]["by_merchant"][0] = {"merchant": 101, "count": 4, "amount_cents": 2200}
+    ledger["records"]["by_merchant"].append({"merchant": 0, "count": 1, "amount_cents": -2000})
+    ledger["counts"]["postings_by_result"]["posted"] += 4
+    ledger["counts"]["identities"] += 4
+    ledger["apart"] = {
+        "bookings": {"amount_cents": 900, "by_merchant": {"101": 900}},
+        "collections": {"amount_cents": 900, "by_merchant": {"102": 900}},
+        "refunds": {"amount_cents": 200, "by_merchant": {"101": 200}},
+        "loads": {"amount_cents": 2000, "by_merchant": {"0": 2000}},
+    }
+    ledger["merchants"] = [{"merchant": 101, "balance_cents": 1300}, {"merchant": 102, "balance_cents": 1400}]
+    return all_
+
+
+def test_meals_refunds_and_loads_lie_between_records_and_what_merchants_are_owed() -> None:
+    found = compare(**with_meals_refunds_and_loads())
+    assert found.disagreements == []
+    assert found.total.terminals_cents == found.total.spool_cents == 1400
+
+
+def test_a_collection_paid_to_the_wrong_merchant_is_named() -> None:
+    all_ = with_meals_refunds_and_loads()
+    all_["ledger"]["merchants"][0]["balance_cents"] += 900
+    all_["ledger"]["merchants"][1]["balance_cents"] -= 900
+    assert compare(**all_).disagreements == [
+        "merchant 101 is owed 2200 cents for records of 1300",
+        "merchant 102 is owed 500 cents for records of 1400",
+    ]
+
+
+def test_booked_meals_that_nobody_was_paid_for_stay_an_account_beside_merchants() -> None:
+    all_ = with_meals_refunds_and_loads()
+    all_["ledger"]["apart"]["collections"] = {"amount_cents": 0, "by_merchant": {}}
+    all_["ledger"]["merchants"][1]["balance_cents"] -= 900
+    assert compare(**all_).disagreements == [
+        "merchants, booked meals and refund exceptions hold 1800 cents for records of 2700"
+    ]
+    all_["ledger"]["conservation"]["booked_meals_cents"] = 900
+    assert compare(**all_).disagreements == []
+
+
+def test_records_that_the_ring_has_overwritten_count_by_their_running_sums() -> None:
+    all_ = artefacts()
+    first = all_["terminals"][0] | {"merchant": 101}
+    all_["terminals"][0] = first
+    first["epochs"][0]["merchants"]["101"] = {"count": 1, "cents": 500, "grey_cents": 0}
+    first["epochs"][0]["overwritten"] = {"count": 1, "cents": 1000}
+    assert compare(**all_).disagreements == []

@@ -54,9 +54,34 @@ def test_a_canteen_sells_through_an_outage_and_every_cent_arrives(tmp_path: Path
     assert result["lost"] == result["double_posted"] == result["accepted_after_loss"] == 0
     assert result["records_created"] == result["records_acknowledged"] == result["records_posted"]
     assert result["records_created"] >= 800
+    assert result["terminal_kinds"] == {"pos": 16, "meal": 2, "load_station": 1, "door": 1}
+    assert (result["terminals_of_suite_b"], result["frontends"], result["replaced_terminals"]) == (3, 2, 1)
+    assert result["cards"] == {"aes": 80, "memory": 10, "pboc": 10}
+    assert result["torn_taps"] >= 10
+    assert (result["open_items"], result["gaps_open"]) == ({}, 0)
+    # purchase, load, booking, access, end of epoch: each kind has worked
+    assert {"01", "04", "20", "40", "65"} <= result["records_by_type"].keys()
     assert result["denied_after_loss"] > 0
     assert "killed" not in done.stdout  # --json is one object and nothing else
     assert (tmp_path / "d" / "report" / "report.html").exists()
+
+
+def test_without_the_card_check_what_torn_cards_left_is_listed_and_the_totals_agree(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    done = demo(
+        *("--terminals", "8", "--taps", "600", "--outage-seconds", "1", "--seed", "3", "--no-card-check"),
+        *("--data-dir", str(tmp_path / "d"), "--json"),
+        environment=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["disagreements"] == []
+    assert result["decided_by_two_persons"] == 0
+    waiting = [one for one in result["open_listed"] if one["kind"] in {"grey", "doubt"}]
+    assert len(waiting) == sum(result["open_items"].get(kind, {"items": 0})["items"] for kind in ("grey", "doubt"))
+    assert all(one["detail"].startswith("card …") and one["age_s"] >= 0 for one in waiting)
+    assert waiting, "seed 3 leaves greys"
 
 
 def test_the_demo_says_what_is_wrong_with_a_directory_that_is_in_use(
