@@ -1,4 +1,4 @@
-"""Canonical JSON of lists that are signed: one value has one spelling, so that a digest names it (R27). Pure.
+"""Strict reading of canonical JSON, field by field: what parameters and permissions are made of (R27). Pure.
 
 UTF-8, keys sorted, no blanks, no repeated keys, whole numbers only, no null. What is read is written again and
 compared, so that nothing has to be believed about the spelling. Every complaint names what is wrong and where:
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, NoReturn, TypeVar
 
+from protocol.documents import spelt
 from protocol.errors import Malformed, TooLong
 
 E = TypeVar("E", bound=Enum)
@@ -20,9 +21,7 @@ T = TypeVar("T")
 SHOWN_CHARACTERS_MAX: Final = 40  # of a stranger's text in an error
 
 
-def dump(value: object) -> bytes:
-    """The one spelling of `value`."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+dump = spelt
 
 
 def load(what: str, content: bytes, *, bytes_max: int) -> Object:

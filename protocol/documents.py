@@ -26,7 +26,7 @@ def canonical(document: Mapping[str, object]) -> bytes:
     """
     _check_value(document)
     try:
-        content = _dumped(document)
+        content = spelt(document)
     except ValueError:  # half a surrogate pair
         raise OutOfRange("document: text that UTF-8 cannot hold") from None
     if len(content) > DOCUMENT_BYTES_MAX:
@@ -44,7 +44,7 @@ def read_canonical(content: bytes | bytearray | memoryview) -> dict[str, Any]:
         raise Malformed(_WHAT, f"{len(content)} bytes, at most {DOCUMENT_BYTES_MAX}")
     document = read_any(bytes(content))
     try:
-        is_canonical = _dumped(document) == bytes(content)
+        is_canonical = spelt(document) == bytes(content)
     except (ValueError, RecursionError):
         is_canonical = False
     if not is_canonical:
@@ -75,7 +75,8 @@ def read_any(text: bytes) -> dict[str, Any]:
     return document
 
 
-def _dumped(document: Mapping[str, object]) -> bytes:
+def spelt(document: object) -> bytes:
+    """Its one spelling, unchecked. Raises ValueError for text that UTF-8 cannot hold."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return text.encode("utf-8")
 
