@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
 
 import typer
 
@@ -21,6 +21,9 @@ from terminal_sim.errors import FlashMisuse
 from terminal_sim.faults import FaultSpecError
 from terminal_sim.load import Profile
 from terminal_sim.population import SetupError, SimPlace
+
+if TYPE_CHECKING:
+    from terminal_sim.play import Asked, Circumstances, Play
 
 EXIT_REFUSED: Final = 1
 EXIT_USAGE: Final = 2
@@ -75,7 +78,7 @@ def run(
         typer.Option(
             metavar="SPEC",
             help="What goes wrong: cut:at=40%,seconds=5; blackhole:…; power:at=30%,terminals=3; torn:every=500; "
-            "thief:card=any,at=55%,rate=10. Several are joined by ';'.",
+            "full:at=60%; thief:card=any,at=55%,rate=10. Several are joined by ';'.",
         ),
     ] = "",
     profile: Annotated[Profile, typer.Option(help="How taps are spread over the time.")] = Profile.POISSON,
@@ -103,11 +106,11 @@ def run(
     """Let firmware-faithful terminals sell against a real front-end, with faults, and account for every cent.
 
     Terminals of the kinds pos, meal and load_station play, in the order of the registry: tills sell and now and then
-    give back, meal terminals book, cancel, hand out and sell, load stations execute their orders.
-    A line of JSON per event on stdout, a table on a terminal. The load is open: taps have their moments, late ones
-    are counted. Ends when every record is acknowledged.
+    give back, meal terminals book, cancel, hand out and sell, load stations execute their orders; people walk through
+    the doors that are enrolled. A line of JSON per event on stdout, a table on a terminal. The load is open: taps have
+    their moments, late ones are counted. Ends when every record is acknowledged.
     """
-    from terminal_sim.play import Asked, Circumstances, Play
+    from terminal_sim.play import Asked, Circumstances
     from terminal_sim.progress import LiveTable
 
     host = _host(context)
@@ -128,22 +131,27 @@ def run(
         parameters=parameters,
         orders=orders,
     )
-    with nullcontext() if dump is None else host.locked(dump):
-        try:
-            play = Play.prepare(host.simulator(site), asked, given)
-        except (SetupError, FaultSpecError) as error:
-            host.complain(str(error))
-            raise typer.Exit(EXIT_USAGE) from None
-        except (ProtocolError, FlashMisuse) as error:
-            host.complain(str(error))
-            raise typer.Exit(EXIT_DAMAGED) from None
-        with play:
-            code = host.run(lambda world: play.start(world, show), name="sim", log_file=log)
+    with nullcontext() if dump is None else host.locked(dump), _prepared(host, site, asked, given) as play:
+        code = host.run(lambda world: play.start(world, show), name="sim", log_file=log)
     if is_live and play.result:
         _summary(host, play.result)
     for each in play.result.get("missing", [])[:ROWS_SHOWN]:
         host.complain(f"terminal {each['terminal']}: {each['unacknowledged']} records unacknowledged, {each['state']}")
     raise typer.Exit(code)
+
+
+def _prepared(host: Host, site: Path, asked: Asked, given: Circumstances) -> Play:
+    """The run with everything read and checked; what cannot be is told, and ends the command."""
+    from terminal_sim.play import Play
+
+    try:
+        return Play.prepare(host.simulator(site), asked, given)
+    except (SetupError, FaultSpecError) as error:
+        host.complain(str(error))
+        raise typer.Exit(EXIT_USAGE) from None
+    except (ProtocolError, FlashMisuse) as error:
+        host.complain(str(error))
+        raise typer.Exit(EXIT_DAMAGED) from None
 
 
 def _summary(host: Host, sim: dict[str, Any]) -> None:

@@ -31,10 +31,11 @@ from ledger_sync.ledger.errors import (
 )
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.lock import WriterLock
-from ledger_sync.ledger.operations import VERBS, Work, operator_name
+from ledger_sync.ledger.operations import VERBS, operator_name
 from ledger_sync.ledger.posting import BatchPoster, Outcome
 from ledger_sync.ledger.rules import RULES, UNPROVEN_LIMIT_CENTS
 from ledger_sync.ledger.schema import open_writer
+from ledger_sync.ledger.work import Work
 from protocol.errors import OutOfRange
 from protocol.limits import RECEIPT_EXCEPTIONS_MAX
 from protocol.link_envelope import LENGTH_BYTES

@@ -41,7 +41,7 @@ from protocol.records import seal_of
 from protocol.trade_time import booking_day, trade_day
 
 if TYPE_CHECKING:
-    from ledger_sync.ledger.operations import Work
+    from ledger_sync.ledger.work import Work
 
 ITEM_MAX: Final = 2**63 - 1
 REASON_CHARACTERS_MAX: Final = 200

@@ -19,7 +19,7 @@ from ledger_sync.ledger.orders import DONE, NOT_DONE
 from protocol.codes import TerminalKind
 
 if TYPE_CHECKING:
-    from ledger_sync.ledger.operations import Work
+    from ledger_sync.ledger.work import Work
 
 TOP_UP_CENTS_MAX: Final = 10**8
 ORDERS_LISTED_MAX: Final = 10_000

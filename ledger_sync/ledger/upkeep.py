@@ -25,7 +25,7 @@ from protocol.records import decode_body
 
 if TYPE_CHECKING:
     from ledger_sync.ledger.core import Ledger
-    from ledger_sync.ledger.operations import Work
+    from ledger_sync.ledger.work import Work
 
 LIMIT_CENTS_MAX: Final = 10**9
 ITEMS_PER_OPERATION_MAX: Final = 2_000  # one transaction stays well below a second
