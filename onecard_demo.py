@@ -205,7 +205,7 @@ class Demo:
         if story.is_network_down and not story.has_sold:
             return  # a loss is reported, and a front-end dies, when that means something to terminals online
         share = 1.0 if story.has_sold else story.progress.get("taps", 0) / story.taps
-        if share >= REPLACE_AT_SHARE:
+        if share >= REPLACE_AT_SHARE and story.terminals > 1:  # the only one is not taken away
             self._replace()
         if share >= LOSS_AT_SHARE and not story.lost_at_ms:
             self._ask_sim({"verb": "thief", "card": story.lost_card})

@@ -19,6 +19,7 @@ from onecard_demo_process import asking, run_onecard
 from onecard_keys import enrol, init_site, personalise
 from onecard_site import SiteFile, load_site
 from protocol.codes import ProofSuite, Suite, TerminalKind
+from protocol.permission_parts import DOORS_MAX
 
 SITE_NUMBER: Final = 1
 FRONTENDS: Final = 2
@@ -27,6 +28,7 @@ OPENING_CENTS: Final = 50_000
 CARDS_MIN: Final = 100
 TAPS_PER_CARD: Final = 20
 KINDS_FROM_TERMINALS: Final = 8  # fewer are tills alone
+DOOR_TERMINALS_MAX: Final = DOORS_MAX // 3  # the entrance, its inside and an office each
 ORDERS_SHARE: Final = 0.6  # of the taps that come to load stations: most who come have paid at the counter
 ORDERS_MAX: Final = 600
 ORDER_CENTS: Final = 2_000
@@ -56,7 +58,8 @@ def shares(terminals: int) -> dict[str, int]:
     if terminals < KINDS_FROM_TERMINALS:
         return {"pos": terminals}
     few, some = max(1, terminals // 20), max(1, terminals // 10)
-    return {"pos": terminals - 2 * few - some, "meal": some, "load_station": few, "door": few}
+    doors = min(few, DOOR_TERMINALS_MAX)
+    return {"pos": terminals - few - doors - some, "meal": some, "load_station": few, "door": doors}
 
 
 def prepare(directory: Path, *, terminals: int, taps: int) -> Cast:
