@@ -30,7 +30,8 @@ from protocol.codes import AbortReason, RecordType
 from protocol.errors import RemoteError
 from protocol.record_bodies import Refusal
 from protocol.records import Aborted, Completion, Purchase
-from terminal_sim.errors import CardGone, MemoryLost, RingFull, SectorDead
+from terminal_sim.converse import converse
+from terminal_sim.errors import MemoryLost, RingFull, SectorDead
 from terminal_sim.journal import Entry, EntryKind
 from terminal_sim.memory import Memory
 from terminal_sim.outcome import Alarm, CardReader, Outcome, TapResult, Why
@@ -93,7 +94,7 @@ class Tap:
 
     def run(self) -> TapResult:
         try:
-            return self._run()
+            return converse(self._dialogue, self._card, self._take)
         except RingFull:
             # Sectors have died under this very tap. An entry left open becomes a record once there is room.
             may_have_paid = self._dialogue.may_have_debited
@@ -101,23 +102,6 @@ class Tap:
         except MemoryLost:
             self._terminal.raise_alarm(Alarm.MEMORY_LOST)
             return self._result(Outcome.REFUSED, Why.NOT_READY)
-
-    def _run(self) -> TapResult:
-        step = self._dialogue.start()
-        while True:
-            if step.command is not None:
-                try:
-                    answer = self._card.exchange(step.command)
-                except CardGone:
-                    step = self._dialogue.card_gone()
-                else:
-                    step = self._dialogue.answered(answer)
-                continue
-            assert step.event is not None
-            outcome = self._take(step.event)
-            if isinstance(outcome, TapResult):
-                return outcome
-            step = outcome
 
     def _take(self, event: Event) -> Step | TapResult:
         if isinstance(event, Authenticated):

@@ -30,7 +30,8 @@ from protocol.cards.dialogue import (
 from protocol.codes import AbortReason, CardKind, RecordType, RefusalReason
 from protocol.record_bodies import Aborted
 from protocol.rules import Request, decide
-from terminal_sim.errors import CardGone, MemoryLost, RingFull, SectorDead
+from terminal_sim.converse import converse
+from terminal_sim.errors import MemoryLost, RingFull, SectorDead
 from terminal_sim.journal import Entry, EntryKind
 from terminal_sim.memory import Memory
 from terminal_sim.outcome import Alarm, CardReader, Outcome, TapResult, Why
@@ -112,7 +113,7 @@ class TransactionTap:
 
     def run(self) -> TapResult:
         try:
-            return self._run()
+            return converse(self._dialogue, self._card, self._take)
         except RingFull:
             # Sectors have died under this very tap. An entry left open becomes a record once there is room.
             may_have_happened = self._dialogue.state in _ASKED
@@ -120,23 +121,6 @@ class TransactionTap:
         except MemoryLost:
             self._terminal.raise_alarm(Alarm.MEMORY_LOST)
             return self._result(Outcome.REFUSED, Why.NOT_READY)
-
-    def _run(self) -> TapResult:
-        step = self._dialogue.start()
-        while True:
-            if step.command is not None:
-                try:
-                    answer = self._card.exchange(step.command)
-                except CardGone:
-                    step = self._dialogue.card_gone()
-                else:
-                    step = self._dialogue.answered(answer)
-                continue
-            assert step.event is not None
-            outcome = self._take(step.event)
-            if isinstance(outcome, TapResult):
-                return outcome
-            step = outcome
 
     def _take(self, event: Event) -> Step | TapResult:
         if isinstance(event, CardSeen):
