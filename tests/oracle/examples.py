@@ -10,6 +10,7 @@ from typing import Final
 
 from tests.oracle import reference, sealed, vectors_card, vectors_link, vectors_lists, vectors_records
 from tests.oracle.example_layouts import ACK, CARD, CHALLENGE, HEADER, HELLO, LIST_OFFER, RECEIPT, UPLOAD, Piece
+from tests.oracle.examples_every import every
 from tests.oracle.keys import derive
 from tests.oracle.messages import build_message
 from tests.oracle.session import run_handshake
@@ -184,6 +185,7 @@ def render() -> str:
         *_offer(),
         *_receipt(),
         *_card(),
+        *every(vectors_lists.issued()),
         END,
     ]
     return "\n".join(lines)

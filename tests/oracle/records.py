@@ -14,7 +14,7 @@ from tests.oracle.primitives import SUITE_A, cmac8
 PURCHASE, COMPLETION, REFUND, LOAD, LOAD_NOT_EXECUTED, REFUSAL, GREY, DOUBT = range(1, 9)
 BOOKING, CANCELLATION, COLLECTION = 0x20, 0x21, 0x22
 ACCESS_GRANTED, ACCESS_DENIED, DOOR_EVENT = 0x40, 0x41, 0x42
-ABORTED, EVENTS_LOST, TAMPER, POWER, ALARM = range(0x60, 0x65)
+ABORTED, EVENTS_LOST, TAMPER, POWER, ALARM, END_OF_EPOCH = range(0x60, 0x66)
 DEBITS: Final = (PURCHASE, GREY, BOOKING)
 CREDITS: Final = (REFUND, LOAD, CANCELLATION)
 MEALS: Final = (BOOKING, CANCELLATION, COLLECTION)
@@ -82,6 +82,7 @@ EVENTS_LOST_BODY: Final = Struct("count" / u32, Padding(4))
 TAMPER_BODY: Final = Struct("state" / u8, "source" / u8, Padding(6))
 POWER_BODY: Final = Struct("event" / u8, Padding(3), "millivolts" / u32)
 ALARM_BODY: Final = Struct("alarm" / u8, Padding(3), "detail" / u32)
+END_OF_EPOCH_BODY: Final = Struct("reason" / u8, Padding(7))
 COMPLETION_BODY: Final = Struct(
     "original_terminal" / u32,
     "original_sequence" / u32,
@@ -118,13 +119,14 @@ BODIES: Final[dict[int, Any]] = {
     TAMPER: TAMPER_BODY,
     POWER: POWER_BODY,
     ALARM: ALARM_BODY,
+    END_OF_EPOCH: END_OF_EPOCH_BODY,
 }
 assert HEAD.sizeof() == HEAD_BYTES
 _LENGTHS: Final = {
     96: (PURCHASE, GREY, DOUBT),
     112: (COMPLETION, REFUND, LOAD, *MEALS),
     80: (LOAD_NOT_EXECUTED, REFUSAL, ACCESS_GRANTED, ACCESS_DENIED),
-    64: (DOOR_EVENT, ABORTED, EVENTS_LOST, TAMPER, POWER, ALARM),
+    64: (DOOR_EVENT, ABORTED, EVENTS_LOST, TAMPER, POWER, ALARM, END_OF_EPOCH),
 }
 assert all(BODIES[kind].sizeof() + 56 == length for length, kinds in _LENGTHS.items() for kind in kinds)
 _ATTEMPTED: Final = {GREY: (0, PURCHASE, BOOKING), DOUBT: (REFUND, LOAD, CANCELLATION, COLLECTION)}

@@ -17,6 +17,7 @@ from tests.oracle.records import (
     COMPLETION,
     DOOR_EVENT,
     DOUBT,
+    END_OF_EPOCH,
     EVENTS_LOST,
     GREY,
     LOAD,
@@ -119,6 +120,7 @@ STEPS: Final[list[tuple[str, int, Any]]] = [
     ("tamper", TAMPER, {"state": 1, "source": 2}),
     ("power", POWER, {"event": 4, "millivolts": 3300}),
     ("alarm", ALARM, {"alarm": 1, "detail": 80}),
+    ("end of epoch", END_OF_EPOCH, {"reason": 1}),
 ]
 
 

@@ -98,7 +98,7 @@ def test_the_vectors_as_one_payload_are_walked_and_summed() -> None:
 def test_debits_are_counted_and_credits_taken_off_in_a_chain_of_every_other_type() -> None:
     payload = b"".join(bytes.fromhex(case["bytes"]) for case in OTHERS)
     found = summarise(payload)
-    assert list(found.amounts_cents) == [900, -900, 0, 0, -5000, 0, -300, 0, 900, *[0] * 11]
+    assert list(found.amounts_cents) == [900, -900, 0, 0, -5000, 0, -300, 0, 900, *[0] * 12]
     last = OTHERS[-1]["given"]
     assert (found.money_count, found.sum_cents) == (last["running_count"], last["running_sum"]) == (5, -4400)
 
