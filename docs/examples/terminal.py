@@ -3,8 +3,8 @@
     python terminal.py --keys terminal.json --state state.json --connect 127.0.0.1:4700 --taps 5 [--new]
 
 To make a device of it, replace `debit` by a card reader and `State` by flash. Left out: suite B, the line, skipping
-garbage, grey records and completions (this card never leaves during a debit), epochs before the present one, parameters,
-every kind but the till.
+garbage, grey records and completions (this card never leaves during a debit), epochs before the present one,
+parameters, every kind but the till.
 """
 
 # ruff: noqa: T201  (it speaks to a person)
