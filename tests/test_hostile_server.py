@@ -39,6 +39,7 @@ TAPS: Final = 60
 OWN_DESCRIPTORS_MAX: Final = 4  # files that the spool opens at its first use, after the ready line
 SALE_SECONDS_MAX: Final = 8
 SILENCE_SECONDS_MAX: Final = 12  # a handshake has ten
+SLACK_SECONDS: Final = 15  # of a machine that does other things too: what is held is that it ends, and what it costs
 
 
 def rss_kib(pid: int) -> int:
@@ -213,14 +214,14 @@ def test_hostile_clients_cost_bounded_memory_and_good_terminals_sell_all_the_whi
         assert spool["records"] >= TAPS
         quiet = [*crowd.silent, *crowd.halves, *crowd.dribbling, *crowd.floods, *crowd.handshakes]
         left_s = SILENCE_SECONDS_MAX - (time.monotonic() - started)
-        wait_until(lambda: all(map(is_closed, quiet)), max(1.0, left_s + 2))
+        wait_until(lambda: all(map(is_closed, quiet)), max(0.0, left_s) + SLACK_SECONDS)
     finally:
         crowd.close()
         if till.poll() is None:
             till.kill()
         till.wait()
     print("peak growth", peak - rss_before, "KiB in", rounds, "rounds")
-    wait_until(lambda: descriptors(pid) <= descriptors_before + OWN_DESCRIPTORS_MAX, 5)
+    wait_until(lambda: descriptors(pid) <= descriptors_before + OWN_DESCRIPTORS_MAX, SLACK_SECONDS)
     counts = onecard_here("status", "--json", "--site", hostile_site).json["counts"]
     assert counts["connections_now"] == 0
     assert counts["handshakes_now"] == 0
