@@ -28,13 +28,19 @@ class Metrics:
     baselines: int = 0
     forks: int = 0
     storage_refusals: int = 0
+    live_frames: int = 0
+    """Upload frames that took the live lane."""
     reading_paused: int = 0
+    frames_held: int = 0
+    """Frames that were read and had to wait: beyond one turn, or for room."""
     protocol_errors: int = 0
     """Malformed or unexpected messages, wrong counters, oversize and garbage."""
     forgeries: int = 0
     """Frames whose tag does not verify."""
     handshake_timeouts: int = 0
     idle_timeouts: int = 0
+    frame_timeouts: int = 0
+    """Connections given up inside a frame whose rest did not come in time."""
     rekeys: int = 0
     never_read: int = 0
     """Connections cut because the peer did not take what was sent to it."""
