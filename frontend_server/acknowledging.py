@@ -32,14 +32,13 @@ _STORED: Final = frozenset({OutcomeKind.ACCEPTED, OutcomeKind.DUPLICATE, Outcome
 class AcknowledgingConnection(TurnTakingConnection):
     """A Submitter; subclasses know the messages."""
 
-    __slots__ = ("_epoch", "_epochs", "_outstanding", "_terminal", "is_touched")
+    __slots__ = ("_epoch", "_epochs", "_terminal", "is_touched")
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._terminal = 0
         self._epoch = 0
         self._epochs: tuple[EpochAck, ...] = ()  # ascending; empty before the first ACKs
-        self._outstanding = 0  # items handed to the intake and not answered yet
         self.is_touched = False
 
     def _baseline_stored(self, outcome: Outcome) -> None:

@@ -36,11 +36,13 @@ class Paused(Enum):
 class TurnTakingConnection(Connection):
     """Holds back what is beyond its turn; subclasses know the intake's answers."""
 
-    __slots__ = ("_held", "_is_live", "_paused", "_turn")
+    __slots__ = ("_held", "_is_live", "_outstanding", "_paused", "_turn")
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._held: list[Event] = []
+        self._outstanding = 0
+        """Items handed to the intake and not answered yet; counted by the subclass."""
         self._paused = Paused.NO
         self._turn: Deadline | None = None
         self._is_live = True
@@ -84,7 +86,9 @@ class TurnTakingConnection(Connection):
         self._turn = None
         if self._paused is not Paused.FOR_TURN:
             return
-        if self._parts.intake.has_room(is_live=self._is_live):
+        if self._outstanding >= CREDIT_MAX:
+            self._paused = Paused.FOR_CREDIT  # and another turn after that
+        elif self._parts.intake.has_room(is_live=self._is_live):
             self._go_on()
         else:
             self._paused = Paused.NO
