@@ -14,10 +14,11 @@ from collections import deque
 from typing import Final, Protocol
 
 from frontend_server.alarms import AlarmKind, Alarms
+from frontend_server.histograms import Histogram
 from frontend_server.metrics import Metrics
 from frontend_server.settings import FrontendSettings
 from ledger_sync.spool import Outcome, SpoolError, SpoolWriter
-from ledger_sync.spool.intake import Intake
+from ledger_sync.spool.intake import Intake, RecordsIntake
 from protocol.errors import Malformed
 from protocol.limits import RECORD_BYTES_MAX, RECORD_BYTES_MIN, RECORD_BYTES_STEP, RECORDS_PER_FRAME_MAX
 from protocol.messages import Upload
@@ -91,6 +92,7 @@ class IntakeQueue:
         self._touched: list[Submitter] = []
         self._waiting: deque[Waiting] = deque()  # first come, first called
         self._staggered = 0
+        self._answered_ms = 0  # when the group came back whose answers are given now; 0: not looked yet
         self._refusing = False
         self.is_tight = False
         """Connections must ask `has_room` before they take what they have read. A plain attribute: it is looked at with
@@ -100,6 +102,11 @@ class IntakeQueue:
     def __len__(self) -> int:
         """Frames submitted and not answered yet."""
         return len(self._owners) + len(self._live_owners)
+
+    @property
+    def waiting(self) -> int:
+        """Connections that wait for room."""
+        return len(self._waiting)
 
     def has_room(self, *, is_live: bool) -> bool:
         """Whether a connection may take what it has read; else it holds that, reads no more and waits by
@@ -147,12 +154,21 @@ class IntakeQueue:
         self.is_tight = True
 
     def _live_done(self, result: Outcome | SpoolError) -> None:
-        self._answered(*self._live_owners.popleft(), result)
+        owner, item = self._live_owners.popleft()
+        self._answered(owner, item, result, self._metrics.live_ack_ms)
 
     def _done(self, result: Outcome | SpoolError) -> None:
-        self._answered(*self._owners.popleft(), result)
+        owner, item = self._owners.popleft()
+        self._answered(owner, item, result, self._metrics.backlog_ack_ms)
 
-    def _answered(self, owner: Submitter, item: Intake, result: Outcome | SpoolError) -> None:
+    def _answered(self, owner: Submitter, item: Intake, result: Outcome | SpoolError, waits: Histogram) -> None:
+        if item.__class__ is RecordsIntake:
+            answered_ms = self._answered_ms
+            if not answered_ms:  # one look at the clock for a group
+                answered_ms = self._answered_ms = self._clock.now_ms()
+            waited_ms = answered_ms - item.received_ms
+            waits.counts[waited_ms.bit_length()] += 1
+            waits.total += waited_ms
         if isinstance(result, Outcome):
             owner.stored(item, result)
             self._refusing = False
@@ -170,7 +186,10 @@ class IntakeQueue:
             if self._alarms.raise_alarm(AlarmKind.SPOOL_REFUSES, "spool", str(error), self._clock.now_ms()):
                 self._log("alarm", kind=AlarmKind.SPOOL_REFUSES.value, subject="spool", text=str(error))
 
-    def _after_group(self) -> None:
+    def _after_group(self, intakes: int, took_ms: int) -> None:
+        self._answered_ms = 0
+        self._metrics.group_frames.add(intakes)
+        self._metrics.commit_ms.add(took_ms)
         touched, self._touched = self._touched, []
         for owner in touched:
             owner.is_touched = False

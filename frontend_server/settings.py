@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from frontend_server.scrape import is_loopback
 from protocol.limits import CREDIT_MAX, CREDIT_USUAL, HEARTBEAT_MS, SESSION_MS_MAX
 
 HEARTBEATS_MISSED_MAX = 3  # one lost to a reconnecting switch, one to a busy terminal; then nobody is there
@@ -25,6 +26,8 @@ class FrontendSettings:
     """Absolute path of the control socket (mode 0600), or empty for none."""
     cache_dir: str
     """Where the list versions are kept over a restart."""
+    metrics_address: str = ""
+    """Loopback `host:port` where Prometheus may ask; empty: nowhere. The control socket always tells the figures."""
     is_production: bool = True
     """Refuses weak keys (promise 6)."""
 
@@ -103,5 +106,7 @@ class FrontendSettings:
             raise SettingsError("busy_retry_after_s_max is at least busy_retry_after_s")
         if self.idle_ms < HEARTBEAT_MS:
             raise SettingsError(f"idle_ms below one heartbeat ({HEARTBEAT_MS}) cuts healthy terminals off")
+        if self.metrics_address and not is_loopback(self.metrics_address):
+            raise SettingsError("metrics_address is a loopback address with a port, as 127.0.0.1:9477")
         if self.control_address and not self.control_address.startswith("/"):
             raise SettingsError("control_address is an absolute path")

@@ -192,12 +192,15 @@ class TerminalConnection(AcknowledgingConnection):
         if epoch == self._epoch and status is not None and last >= status.next:
             status.next = last + 1
         parts = self._parts
-        parts.metrics.upload_frames += 1
-        parts.metrics.records_received += body[1]
+        metrics = parts.metrics
+        metrics.upload_frames += 1
+        metrics.records_received += body[1]
+        metrics.upload_bytes.counts[len(body).bit_length()] += 1
+        metrics.upload_bytes.total += len(body)
         # Its flag says live; but a terminal's frames keep their order, so none overtakes a backlog of its own.
         is_live = body[3] == 1 and body[1] <= LIVE_RECORDS_MAX and (self._is_live or not self._outstanding)
         self._is_live = is_live
-        parts.metrics.live_frames += is_live
+        metrics.live_frames += is_live
         self._submit(
             RecordsIntake(
                 self._terminal,

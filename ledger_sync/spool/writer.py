@@ -67,8 +67,10 @@ class SpoolWriter:
         self._closing = False
         self.groups = 0
         self.refused = 0
-        self.after_group: Callable[[], None] | None = None
-        """Called when every `done` of a group has been: what is due once a group goes out here, not once an intake."""
+        self.after_group: Callable[[int, int], None] | None = None
+        """Called with (intakes of the group, ms from its hand-over to its answer) when every `done` of it has been:
+        what is due once a group goes out here, not once an intake."""
+        self._handed_over_ms = 0
 
     # -- intake -------------------------------------------------------------------------------------------------------
 
@@ -112,6 +114,7 @@ class SpoolWriter:
         self._queued_bytes -= size
         group = [intake for intake, _ in self._in_flight]
         self.groups += 1
+        self._handed_over_ms = self._clock.monotonic_ms()
         self._executor.submit(lambda: self._spool.append(group), self._appended)
 
     def _gather(self, lane: deque[tuple[Intake, Done]], size: int, intakes_max: int, bytes_max: int) -> int:
@@ -125,6 +128,7 @@ class SpoolWriter:
 
     def _appended(self, outcomes: list[Outcome] | None, error: BaseException | None) -> None:
         group, self._in_flight = self._in_flight, []
+        took_ms = self._clock.monotonic_ms() - self._handed_over_ms
         # The next group goes to the disk before the callbacks of this one take their time.
         if error is None:
             self._pump()
@@ -145,7 +149,7 @@ class SpoolWriter:
                 done(failure)
             self._pump()
         if self.after_group is not None:
-            self.after_group()
+            self.after_group(len(group), took_ms)
         self._reopen_if_failed()
         self._settle_flushes()
 
