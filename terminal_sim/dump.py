@@ -56,6 +56,7 @@ def _grey(head: RecordHead, body: Grey | Doubt) -> dict[str, Any]:
         "card_kind": body.card_kind,
         "amount_cents": body.amount_cents,
         "counter_before": body.counter_before,
+        "order": body.order if isinstance(body, Doubt) else 0,
     }
 
 
