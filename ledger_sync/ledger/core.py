@@ -23,7 +23,6 @@ from ledger_sync.ledger import heads
 from ledger_sync.ledger.anchor import Anchor
 from ledger_sync.ledger.books import Books
 from ledger_sync.ledger.errors import (
-    BatchConflict,
     BatchRefused,
     LedgerDamaged,
     LedgerFailure,
@@ -217,27 +216,36 @@ class Ledger:
 
     # -- posting
 
+    def booked_to(self, frontend: int, spool_id: bytes) -> int:
+        """The last row of that spool that was booked; 0: none. A spool whose own last row is lower has gone back."""
+        found = self.connection.execute(
+            "SELECT last_row FROM batches WHERE frontend = ? AND spool = ?"
+            " ORDER BY first_row DESC, last_row DESC LIMIT 1",
+            (frontend, spool_id),
+        ).get
+        return int(found or 0)
+
     def post(self, batch: BatchMessage, now_ms: int) -> Posted:
         """Book a batch whose MAC and digest the caller has verified; returns after COMMIT and heads file.
 
         The same name gets the receipt it got before; after a restore (R17) the same under the generation in force,
         since a front-end that knows of the restore ignores receipts of an earlier one.
 
+        Row numbers that were booked before with another content are a batch of their own: a spool that was put back
+        from a backup numbers its rows again (`went_back`). What its records are decides what is booked.
+
         Raises:
-            BatchConflict: the same rows of the same spool under another digest; nothing was changed.
             BatchRefused: numbers that no ledger can hold; nothing was changed.
             LedgerFailure: the disk refused; nothing counts until the ledger is opened again.
         """
         name = batch.name
         known = self.connection.execute(
-            "SELECT digest, receipt, position, generation FROM batches WHERE frontend = ? AND spool = ?"
-            " AND first_row = ? AND last_row = ?",
-            (name.frontend, name.spool_id, name.first_row, name.last_row),
+            "SELECT receipt, position, generation FROM batches WHERE frontend = ? AND spool = ?"
+            " AND first_row = ? AND last_row = ? AND digest = ?",
+            (name.frontend, name.spool_id, name.first_row, name.last_row, name.digest),
         ).fetchone()
         if known is not None:
-            digest, receipt, position, generation = known
-            if digest != name.digest:
-                raise BatchConflict(frontend=name.frontend, first_row=name.first_row, last_row=name.last_row)
+            receipt, position, generation = known
             return Posted(receipt if generation == self.generation else self._renewed(receipt), position, None)
         try:
             return self._transaction(lambda: self._post(batch, now_ms))

@@ -12,7 +12,7 @@ from ledger_sync.ledger.migrate import OLDEST_VERSION, migrate
 from ledger_sync.ledger.tables import TABLES
 
 APPLICATION_ID: Final = 0x4F434C47  # "OCLG"
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 SQLITE_VERSION_MIN: Final = 3_051_003  # first without the WAL-reset corruption
 BUSY_MS_MAX: Final = 5_000  # a report that is reading; never another writer
 CACHE_KIB: Final = 64 * 1024
