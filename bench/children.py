@@ -1,11 +1,12 @@
 """Processes of one bench run: each pinned to one core, told what to do on stdin, ended with the run whatever happens.
 
-A child reads one JSON line, answers with JSON lines on stdout, and ends when its stdin does. So a bench that is killed
-leaves nobody behind: the kernel closes the pipes.
+A child reads one JSON line of what it is to be, answers with JSON lines on stdout, and ends when its stdin does. So a
+bench that is killed leaves nobody behind: the kernel closes the pipes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -34,6 +35,11 @@ def pin(core: int) -> None:
     os.sched_setaffinity(0, {core})
 
 
+def pin_other(pid: int, core: int) -> None:
+    """The same for a process that is no child of ours in spirit: it knows nothing of benches."""
+    os.sched_setaffinity(pid, {core})
+
+
 def cores() -> tuple[int, int]:
     """(server's, generator's) core: the first two that this process may use; the same one where there is no other."""
     allowed = sorted(os.sched_getaffinity(0))
@@ -53,6 +59,12 @@ def config_from_stdin() -> dict[str, Any]:
     config: dict[str, Any] = json.loads(line)
     pin(config["core"])
     return config
+
+
+def requests() -> Iterator[dict[str, Any]]:
+    """What the parent asks of this child, line by line, until it wants nothing more."""
+    for line in sys.stdin:
+        yield json.loads(line)
 
 
 def say(**facts: Any) -> None:
@@ -76,26 +88,41 @@ class Child:
         )
         self.pid = self._process.pid
         try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps({"core": core, **config}) + "\n")
+            self.tell(core=core, **config)
+        except BenchFailed:
+            self.kill()
+            raise
+
+    def tell(self, **facts: Any) -> None:
+        """One line to it. Raises BenchFailed when it has ended."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(facts) + "\n")
             self._process.stdin.flush()
         except OSError as error:
-            self.kill()
-            raise BenchFailed(f"{module} did not start: {error}") from error
+            raise BenchFailed(f"{self.module} is not there: {error}") from error
 
     def hear(self) -> dict[str, Any]:
-        """Its next line. Raises BenchFailed when it has ended instead."""
+        """Its next line. Raises BenchFailed when that is an error, or it has ended instead."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise BenchFailed(f"{self.module} ended with exit code {self._process.wait(END_SECONDS_MAX)}")
         facts: dict[str, Any] = json.loads(line)
+        if "error" in facts:
+            raise BenchFailed(f"{self.module}: {facts['error']}")
         return facts
+
+    def ask(self, **facts: Any) -> dict[str, Any]:
+        """Tell, then hear."""
+        self.tell(**facts)
+        return self.hear()
 
     def end(self) -> None:
         """Close its stdin, which is the sign to stop; what it says after that can still be heard."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(OSError):  # it has ended already, which whoever waits for it will see
+            self._process.stdin.close()
 
     def kill(self) -> None:
         """Whatever state it is in; idempotent."""
@@ -104,7 +131,8 @@ class Child:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from bench.children import BenchFailed, cores, filesystem_of, scratch_directory
 from bench.goals import GENERATOR_CPU_MAX, Goal, as_json, show
-from bench.rows import ROWS, Plan
+from bench.plan import Plan
+from bench.rows import ROWS
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    plan = Plan(arguments.terminals, arguments.seconds, arguments.rounds, arguments.work_dir)
+    plan = Plan(arguments.terminals, arguments.many, arguments.seconds, arguments.rounds, arguments.work_dir)
     machine = _machine(plan)
     started = time.monotonic()
     goals: list[Goal] = []
@@ -69,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the goals beside their anchors. Believe the ratios, not the absolutes.",
     )
     parser.add_argument("--only", action="append", choices=list(ROWS), help="this row alone; may be given again")
-    parser.add_argument("--terminals", type=int, default=1000, help="of goal 1 (default 1000)")
+    parser.add_argument("--terminals", type=int, default=1000, help="of the other goals (default 1000)")
+    parser.add_argument("--many", type=int, default=10_000, help="terminals of goals 4, 5 and 10 (default 10000)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one round (default 4)")
     parser.add_argument("--rounds", type=int, default=3, help="of each side, interleaved; medians count (default 3)")
     parser.add_argument("--json", metavar="FILE", help="write goals and details there")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from rich.console import Console
@@ -39,11 +39,13 @@ class Goal:
     floor: float
     aim: float
     result: float | None
-    """None: generator-bound, nothing is claimed."""
+    """None: generator-bound or not measured here; nothing is claimed."""
     met: bool
     """Whether the floor is met."""
     generator_cpu: float
     """Share of a core, the highest of all rounds that went into the result."""
+    why_not: str = field(default="generator-bound", repr=False)
+    """Where there is no result; not in the JSON."""
 
     @classmethod
     def measured(cls, target: Target, result: float, generator_cpu: float) -> Goal:
@@ -58,10 +60,15 @@ class Goal:
             generator_cpu=round(generator_cpu, 3),
         )
 
+    @classmethod
+    def unmeasured(cls, target: Target, why: str) -> Goal:
+        """Something is missing here; `why` in a word or two."""
+        return cls(target.goal, target.what, target.floor, target.aim, None, False, 0.0, why)
+
     @property
     def verdict(self) -> str:
         if self.result is None:
-            return "generator-bound"
+            return self.why_not
         if Target(self.goal, self.what, self.floor, self.aim).reaches(self.result, self.aim):
             return "aim"
         return "floor" if self.met else "no"
@@ -69,7 +76,10 @@ class Goal:
 
 def as_json(goals: Sequence[Goal], details: dict[str, Any]) -> dict[str, Any]:
     """The document of `--json`: `goals` is the contract, `details` is for whoever wants to know how."""
-    return {"goals": [asdict(goal) for goal in goals], "details": details}
+    listed = [asdict(goal) for goal in goals]
+    for each in listed:
+        del each["why_not"]
+    return {"goals": listed, "details": details}
 
 
 def show(goals: Sequence[Goal], notes: Sequence[str], console: Console) -> None:

@@ -41,7 +41,7 @@ class Run:
     """Replies that came within the time."""
     seconds: float
     latencies_ms: list[float]
-    """Sorted."""
+    """Sorted; empty where several frames are outstanding."""
     generator_cpu: float
     """Share of the generator's core."""
     server_cpu: float
@@ -65,6 +65,19 @@ class Run:
     def percentile_ms(self, share: float) -> float:
         """0.5 is the median."""
         return self.latencies_ms[min(int(share * len(self.latencies_ms)), len(self.latencies_ms) - 1)]
+
+    def as_json(self) -> dict[str, float | bool]:
+        facts: dict[str, float | bool] = {
+            "per_second": self.rate,
+            "server_us": self.server_us,
+            "server_cpu": self.server_cpu,
+            "generator_us": self.generator_us,
+            "generator_cpu": self.generator_cpu,
+            "ran_out": self.ran_out,
+        }
+        if self.latencies_ms:
+            facts |= {"p50_ms": self.percentile_ms(0.50), "p99_ms": self.percentile_ms(0.99)}
+        return facts
 
 
 class Line:
