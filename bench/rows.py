@@ -9,6 +9,7 @@ from bench.row_fleet import loops, many
 from bench.row_live import live, one
 from bench.row_memory import memory
 from bench.row_recovery import recovery, slow_disk
+from bench.row_start import start
 
 ROWS: Final[dict[str, Row]] = {
     "live": live,
@@ -18,4 +19,5 @@ ROWS: Final[dict[str, Row]] = {
     "many": many,
     "loops": loops,
     "slow-disk": slow_disk,
+    "start": start,
 }
