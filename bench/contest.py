@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -12,13 +12,14 @@ from typing import Any, Final, Self
 from bench.broker import Broker
 from bench.children import BenchFailed, Child, cores, scratch_directory
 from bench.plan import Plan, Progress
-from bench.site import BenchSite
+from bench.site import CONTROL_SOCKET, BenchSite
 
 WARM_UP_SECONDS: Final = 0.5
 SATURATED_CPU: Final = 0.90
 """A server that uses less of its core was not the limit: something else was."""
 
 Found = dict[str, Any]
+Beside = Callable[[], AbstractContextManager[None]]
 
 
 class Contest:
@@ -34,6 +35,7 @@ class Contest:
         self._intakes: dict[str, Child] = {}
         self._commits: dict[str, tuple[Child, dict[str, Any]]] = {}
         self._per_frame: dict[str, int] = {}
+        self._beside: dict[str, Beside] = {}
         self.runs: dict[str, list[Found]] = {}
 
     def __enter__(self) -> Self:
@@ -56,7 +58,12 @@ class Contest:
         child = self._child("bench.intake_server", site=site, directory=str(directory), **settings)
         facts = child.hear()
         self._intakes[name] = child
-        facts |= {"pid": child.pid, "site": site, "outstanding": outstanding}
+        facts |= {
+            "control": str(directory / CONTROL_SOCKET),
+            "pid": child.pid,
+            "site": site,
+            "outstanding": outstanding,
+        }
         self._add(name, records_per_frame, kind="intake", **facts)
         self._progress(f"{name}: {terminals:,} terminals logged in")
         return facts
@@ -84,6 +91,10 @@ class Contest:
         self._commits[name] = child, {"rows": rows, "row_bytes": row_bytes, "commits_max": commits_max}
         self._per_frame[name] = records
         self.runs[name] = []
+
+    def beside(self, name: str, what: Beside) -> None:
+        """Something that goes on while that side is measured."""
+        self._beside[name] = what
 
     def _child(self, module: str, **config: Any) -> Child:
         return self._stack.enter_context(Child(module, self._server_core, **config))
@@ -116,7 +127,8 @@ class Contest:
             found = child.ask(seconds=seconds, **settings)
         else:
             self._generator.ask(do="prepare", name=name, seconds=seconds)
-            found = self._generator.ask(do="run", name=name, seconds=seconds)
+            with self._beside.get(name, nullcontext)():
+                found = self._generator.ask(do="run", name=name, seconds=seconds)
         if not found["per_second"]:
             raise BenchFailed(f"{name}: no answer within {seconds:g} s")
         self.runs[name].append(found)

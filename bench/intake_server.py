@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bench import slow_disk
 from bench.children import config_from_stdin, say
-from bench.site import FRONTEND, KEY_VERSION, SITE, BenchSite
+from bench.site import CONTROL_SOCKET, FRONTEND, KEY_VERSION, SITE, BenchSite
 from bench.slow_disk import SlowDisk
 from frontend_server.keys import FrontendKeys
 from frontend_server.server import FrontendServer
@@ -78,7 +78,7 @@ class Subject:
                 frontend=FRONTEND,
                 site=SITE,
                 listen_address="127.0.0.1:0",
-                control_address=str(directory / "frontend.sock"),
+                control_address=str(directory / CONTROL_SOCKET),
                 cache_dir=str(directory),
             ),
             keys=FrontendKeys({KEY_VERSION: bytes.fromhex(site.link_master)}, batch_key),

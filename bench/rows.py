@@ -10,6 +10,7 @@ from bench.row_live import live, one
 from bench.row_memory import memory
 from bench.row_recovery import recovery, slow_disk
 from bench.row_start import start
+from bench.row_watched import watched
 
 ROWS: Final[dict[str, Row]] = {
     "live": live,
@@ -20,4 +21,5 @@ ROWS: Final[dict[str, Row]] = {
     "loops": loops,
     "slow-disk": slow_disk,
     "start": start,
+    "watched": watched,
 }
