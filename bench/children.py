@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any, Final, Self
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 END_SECONDS_MAX: Final = 15.0
+ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 """Where an fsync costs nothing, so that nothing measured there would be durable."""
 
@@ -56,6 +58,7 @@ def config_from_stdin() -> dict[str, Any]:
     line = sys.stdin.readline()
     if not line:
         sys.exit(0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # see `undisturbed`
     config: dict[str, Any] = json.loads(line)
     pin(config["core"])
     return config
@@ -72,26 +75,43 @@ def say(**facts: Any) -> None:
     print(json.dumps(facts), flush=True)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until this is over; a child started in it lets signals come by `config_from_stdin`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what would make a loop slow for the sake of finding mistakes."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONASYNCIODEBUG"}
+
+
 class Child:
     """One process of the run."""
 
     def __init__(self, module: str, core: int, **config: Any) -> None:
         self.module = module
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is ours to pass on, in order
-        )
-        self.pid = self._process.pid
-        try:
-            self.tell(core=core, **config)
-        except BenchFailed:
-            self.kill()
-            raise
+        with undisturbed():  # a process half started would be nobody's
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                cwd=ROOT,
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C is ours to pass on, in order
+            )
+            self.pid = self._process.pid
+            try:
+                self.tell(core=core, **config)
+            except BenchFailed:
+                self.kill()
+                raise
 
     def tell(self, **facts: Any) -> None:
         """One line to it. Raises BenchFailed when it has ended."""
@@ -167,6 +187,11 @@ def scratch_directory(wanted: str | None) -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def socket_directory() -> tempfile.TemporaryDirectory[str]:
+    """For local sockets, whose paths must be short, wherever the scratch directory lies."""
+    return tempfile.TemporaryDirectory(prefix="onecard-bench-")
 
 
 def filesystem_of(path: str) -> str:

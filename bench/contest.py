@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from bench.broker import Broker
-from bench.children import BenchFailed, Child, cores, scratch_directory
+from bench.children import BenchFailed, Child, cores, scratch_directory, socket_directory, undisturbed
 from bench.plan import Plan, Progress
-from bench.site import CONTROL_SOCKET, BenchSite
+from bench.site import BenchSite
 
 WARM_UP_SECONDS: Final = 0.5
 SATURATED_CPU: Final = 0.90
@@ -31,6 +31,7 @@ class Contest:
         self._stack = ExitStack()
         self._server_core, generator_core = cores()
         self._directory: Path = self._stack.enter_context(scratch_directory(plan.work_dir))
+        self._sockets = self._stack.enter_context(socket_directory())
         self._generator = self._stack.enter_context(Child("bench.generator", generator_core))
         self._intakes: dict[str, Child] = {}
         self._commits: dict[str, tuple[Child, dict[str, Any]]] = {}
@@ -55,11 +56,12 @@ class Contest:
         site = BenchSite(terminals).as_json()
         directory = self._directory / name
         directory.mkdir()
-        child = self._child("bench.intake_server", site=site, directory=str(directory), **settings)
+        control = f"{self._sockets}/{len(self._intakes)}"
+        child = self._child("bench.intake_server", site=site, directory=str(directory), control=control, **settings)
         facts = child.hear()
         self._intakes[name] = child
         facts |= {
-            "control": str(directory / CONTROL_SOCKET),
+            "control": control,
             "pid": child.pid,
             "site": site,
             "outstanding": outstanding,
@@ -79,7 +81,8 @@ class Contest:
         self, name: str, program: str, terminals: int, *, records: int, outstanding: int, settings: Sequence[str] = ()
     ) -> None:
         """Mosquitto and as many publishers."""
-        broker = self._stack.enter_context(Broker(program, self._directory / name, self._server_core, settings))
+        with undisturbed():
+            broker = self._stack.enter_context(Broker(program, self._directory / name, self._server_core, settings))
         facts = {"terminals": terminals, "outstanding": outstanding, "address": broker.address, "pid": broker.pid}
         self._add(name, records, kind="mqtt", **facts)
 
@@ -97,7 +100,8 @@ class Contest:
         self._beside[name] = what
 
     def _child(self, module: str, **config: Any) -> Child:
-        return self._stack.enter_context(Child(module, self._server_core, **config))
+        with undisturbed():
+            return self._stack.enter_context(Child(module, self._server_core, **config))
 
     def _add(self, name: str, records_per_frame: int, **config: Any) -> None:
         self._generator.ask(do="add", name=name, records_per_frame=records_per_frame, **config)

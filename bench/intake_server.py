@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bench import slow_disk
 from bench.children import config_from_stdin, say
-from bench.site import CONTROL_SOCKET, FRONTEND, KEY_VERSION, SITE, BenchSite
+from bench.site import FRONTEND, KEY_VERSION, SITE, BenchSite
 from bench.slow_disk import SlowDisk
 from frontend_server.keys import FrontendKeys
 from frontend_server.server import FrontendServer
@@ -37,7 +37,7 @@ def log(event: str, /, **facts: object) -> None:
 class Subject:
     """One life of the server."""
 
-    def __init__(self, runtime: Runtime, site: BenchSite, directory: Path, fsync_delay_ms: float) -> None:
+    def __init__(self, runtime: Runtime, site: BenchSite, directory: Path, control: str, fsync_delay_ms: float) -> None:
         self._runtime = runtime
         self._disk = SlowDisk(fsync_delay_ms) if fsync_delay_ms else None
         batch_key = bytes.fromhex(site.batch_key)
@@ -78,7 +78,7 @@ class Subject:
                 frontend=FRONTEND,
                 site=SITE,
                 listen_address="127.0.0.1:0",
-                control_address=str(directory / CONTROL_SOCKET),
+                control_address=control,
                 cache_dir=str(directory),
             ),
             keys=FrontendKeys({KEY_VERSION: bytes.fromhex(site.link_master)}, batch_key),
@@ -120,7 +120,7 @@ def main() -> None:
     limit_process()
     runtime = Runtime(log=log, plain_asyncio=config.get("plain_asyncio", False))
     delay_ms: float = config.get("fsync_delay_ms", 0)
-    sys.exit(runtime.run(lambda started: Subject(started, site, directory, delay_ms).start()))
+    sys.exit(runtime.run(lambda started: Subject(started, site, directory, config["control"], delay_ms).start()))
 
 
 if __name__ == "__main__":

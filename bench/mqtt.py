@@ -64,8 +64,8 @@ class Publisher(WindowLine):
 
     __slots__ = ("_next", "_packets", "_rest")
 
-    def __init__(self, address: str, number: int, payload: bytes, window: int) -> None:
-        super().__init__(opened(address, f"terminal-{number}", number, is_clean=True), window)
+    def __init__(self, connection: socket.socket, number: int, payload: bytes, window: int) -> None:
+        super().__init__(connection, window)
         topic = f"site/1/{number}"
         made = [publish_packet(topic, identifier, payload) for identifier in range(1, PACKETS + 1)]
         self._packets = made + made[:window]

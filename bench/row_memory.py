@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from bench.children import BenchFailed, Child, cores, scratch_directory
+from bench.children import BenchFailed, Child, cores, scratch_directory, socket_directory
 from bench.goals import Goal, Target
 from bench.plan import Measured, Plan, Progress
 from bench.site import BenchSite
@@ -26,9 +26,10 @@ FIRST: Final = 50
 def memory(plan: Plan, progress: Progress) -> Measured:
     with ExitStack() as stack:
         directory: Path = stack.enter_context(scratch_directory(plan.work_dir))
+        control = stack.enter_context(socket_directory()) + "/0"
         site = BenchSite(plan.many)
         intake = stack.enter_context(
-            Child("bench.intake_server", cores()[0], site=site.as_json(), directory=str(directory))
+            Child("bench.intake_server", cores()[0], site=site.as_json(), directory=str(directory), control=control)
         )
         intake_bytes = _weighed(plan, intake, intake.hear(), site, progress)
         intake.end()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.children import ROOT, BenchFailed, cores, pin_other, scratch_directory
+from bench.children import ROOT, BenchFailed, cores, environment, pin_other, scratch_directory, socket_directory
 from bench.goals import Goal, Target
 from bench.plan import Measured, Plan, Progress
 from bench.terminals import connect
@@ -38,7 +38,7 @@ HELPS_PER_ROUND: Final = 3  # a tenth of a second each
 
 
 def start(plan: Plan, progress: Progress) -> Measured:
-    with scratch_directory(plan.work_dir) as directory:
+    with scratch_directory(plan.work_dir) as directory, socket_directory() as sockets:
         site = directory / "site"
         _onecard("keys", "init", "--site", str(site))
         _onecard("keys", "enrol", "--terminals", str(plan.many), "--site", str(site))
@@ -47,7 +47,7 @@ def start(plan: Plan, progress: Progress) -> Measured:
         accepted, ready = [], []
         for number in range(1, plan.rounds + 1):
             shutil.rmtree(site / "data", ignore_errors=True)
-            ready_seconds, accepted_seconds = _cold_start(site, key)
+            ready_seconds, accepted_seconds = _cold_start(site, sockets, key)
             ready.append(ready_seconds)
             accepted.append(accepted_seconds)
             progress(f"start {number} of {plan.rounds}: accepted after {accepted_seconds:.3f} s")
@@ -79,11 +79,17 @@ def _took(command: Sequence[str]) -> float:
     return time.perf_counter() - started
 
 
-def _cold_start(site: Path, key: bytes) -> tuple[float, float]:
+def _cold_start(site: Path, sockets: str, key: bytes) -> tuple[float, float]:
     """Seconds from before the process exists to its ready line, and to the first terminal that it has accepted."""
     command = [sys.executable, "-m", "onecard", "serve", "--site", str(site), "--log", str(site / "serve.log")]
+    variables = environment() | {
+        "ONECARD_FRONTEND__CONTROL_SOCKET": f"{sockets}/frontend.sock",
+        "ONECARD_FRONTEND__LEDGER_LINK": f"{sockets}/link.sock",
+    }
     started = time.perf_counter()
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    server = subprocess.Popen(
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         pin_other(server.pid, cores()[0])
         assert server.stdout is not None

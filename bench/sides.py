@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from cryptography.exceptions import InvalidTag
 
 from bench.children import BenchFailed
-from bench.mqtt import Publisher, subscribe_and_leave
+from bench.mqtt import Publisher, opened, subscribe_and_leave
 from bench.pump import Line, Pump, Run
 from bench.site import FIRST_TERMINAL, BenchSite
 from bench.terminals import Terminal, connect, logged_in
@@ -169,7 +169,15 @@ class Mqtt:
         self._address: str = config["address"]
         payload = bytes(RECORD_BYTES * config["records_per_frame"])
         numbers = range(FIRST_TERMINAL, FIRST_TERMINAL + config["terminals"])
-        lines = [Publisher(self._address, number, payload, config["outstanding"]) for number in numbers]
+        lines = [
+            Publisher(
+                opened(self._address, f"terminal-{number}", number, is_clean=True),
+                number,
+                payload,
+                config["outstanding"],
+            )
+            for number in numbers
+        ]
         self._pump = WindowPump(lines, config["pid"])
 
     def prepare(self, seconds: float) -> None:

@@ -17,7 +17,6 @@ EPOCH: Final = 1
 KEY_VERSION: Final = 1
 MERCHANT: Final = 501
 CURRENCY: Final = 156
-CONTROL_SOCKET: Final = "frontend.sock"
 ENROLMENT_ID: Final = bytes(range(1, ENROLMENT_ID_BYTES + 1))
 
 
