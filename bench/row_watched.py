@@ -18,7 +18,8 @@ from bench.contest import Contest, notes_of
 from bench.plan import Measured, Plan, Progress
 
 ASK_EVERY_SECONDS: Final = 0.5  # some ten times as often as a monitor does
-VERBS: Final = ("metrics", "status", "fleet")
+VERBS: Final = ("metrics", "status", "sessions")
+"""What `onecard fleet metrics`, `status` and `fleet list` ask for."""
 ANSWER_SECONDS_MAX: Final = 10.0
 
 
@@ -39,8 +40,8 @@ def watched(plan: Plan, progress: Progress) -> Measured:
 
 @contextmanager
 def asking(address: str) -> Iterator[None]:
-    """Ask for everything again and again, until left; raises BenchFailed where nothing was ever answered."""
-    enough, answers = threading.Event(), [0]
+    """Ask for everything again and again, until left; raises BenchFailed where something was not answered."""
+    enough, refused, answers = threading.Event(), set[str](), [0]
 
     def ask() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
@@ -51,7 +52,10 @@ def asking(address: str) -> Iterator[None]:
                     for verb in VERBS:
                         lines.write(json.dumps({"verb": verb}).encode() + b"\n")
                         lines.flush()
-                        answers[0] += bool(json.loads(lines.readline()).get("ok"))
+                        if json.loads(lines.readline()).get("ok"):
+                            answers[0] += 1
+                        else:
+                            refused.add(verb)
                     enough.wait(ASK_EVERY_SECONDS)
 
     thread = threading.Thread(target=ask)
@@ -61,5 +65,5 @@ def asking(address: str) -> Iterator[None]:
     finally:
         enough.set()
         thread.join()
-    if not answers[0]:
-        raise BenchFailed("the front-end has answered nothing while it was watched")
+    if refused or not answers[0]:
+        raise BenchFailed(f"the front-end was watched and did not answer {', '.join(refused) or 'at all'}")
