@@ -12,9 +12,9 @@ from typing import Final
 
 from bench.goals import Goal
 
-WIDTH: Final = 900
-LEFT: Final = 430  # room for what is measured
-RIGHT: Final = 190  # room for figures
+WIDTH: Final = 1040
+LEFT: Final = 510  # room for what is measured
+RIGHT: Final = 210  # room for figures
 ROW: Final = 26
 TOP: Final = 40
 BAR: Final = 14
