@@ -53,6 +53,12 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def waited_seconds(pid: int) -> float:
+    """For how long the main thread of a process could have run and was not let: other work had its core."""
+    _, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()
+    return int(waited_ns) / 1e9
+
+
 def config_from_stdin() -> dict[str, Any]:
     """What the parent wants of this child; ends the child where there is no parent any more."""
     line = sys.stdin.readline()

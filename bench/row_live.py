@@ -27,13 +27,18 @@ def live(plan: Plan, progress: Progress) -> Measured:
     found, held = _beside_an_echo(plan, plan.terminals, plan.seconds, progress)
     echo, intake = found["echo"], found["intake"]
     cpu = generator_cpu(found, "echo", "intake")
+    # The generator slows down before it is the limit. What the echo would do if it never had to wait for frames: as
+    # many more, and with as many outstanding each in so much less time. The intake gets no allowance.
+    share = min(echo["server_busy"], 1.0)
+    whole_rate, whole_p99_ms = echo["per_second"] / share, echo["p99_ms"] * share
     goals = [
-        Goal.measured(LIVE_RATE, intake["per_second"] / echo["per_second"], cpu),
-        Goal.measured(LIVE_P99, intake["p99_ms"] / echo["p99_ms"], cpu),
+        Goal.measured(LIVE_RATE, intake["per_second"] / whole_rate, cpu),
+        Goal.measured(LIVE_P99, intake["p99_ms"] / whole_p99_ms, cpu),
     ]
     notes = [
         f"goal 1: {plan.terminals:,} terminals; {held['commits']:,} commits held {held['records']:,} records",
         *notes_of(found),
+        f"  echo reckoned as if it never waited: {whole_rate:,.0f}/s, p99 {whole_p99_ms:.2f} ms",
         f"  by CPU time alone: {echo['server_us'] / intake['server_us']:.2f} (less disturbed than the rates)",
     ]
     return Measured(goals, {"live": {**found, **held, "terminals": plan.terminals}}, notes)

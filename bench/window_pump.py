@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from bench.children import BenchFailed, cpu_seconds
+from bench.children import BenchFailed, cpu_seconds, waited_seconds
 from bench.pump import Run
 
 READ_BYTES: Final = 65_536
@@ -90,7 +90,7 @@ class WindowPump:
         poll, most = self._poll.poll, len(self._lines)
         before = sum(line.answered for line in lines)
         rest_seconds, ran_out = REST_SECONDS_MIN, False
-        cpu, server_cpu = time.process_time(), cpu_seconds(self._server_pid)
+        cpu, server_cpu, waited = time.process_time(), cpu_seconds(self._server_pid), waited_seconds(self._server_pid)
         started = clock()
         end = started + seconds
         try:
@@ -113,8 +113,9 @@ class WindowPump:
             ran_out = True
         took = clock() - started
         cpu, server_cpu = time.process_time() - cpu, cpu_seconds(self._server_pid) - server_cpu
+        busy = server_cpu + waited_seconds(self._server_pid) - waited
         frames = sum(line.answered for line in lines) - before
-        return Run(frames, took, [], cpu / took, server_cpu / took, ran_out)
+        return Run(frames, took, [], cpu / took, server_cpu / took, busy / took, ran_out)
 
     def _settle(self) -> None:
         """Wait for the answers that are under way."""

@@ -63,7 +63,7 @@ def test_the_verdict_follows_the_direction_of_the_goal(
 
 
 def test_percentiles_are_taken_from_the_sorted_latencies() -> None:
-    run = Run(4, 1.0, [1.0, 2.0, 3.0, 4.0], 0.5, 0.5, ran_out=False)
+    run = Run(4, 1.0, [1.0, 2.0, 3.0, 4.0], 0.5, 0.5, 0.5, ran_out=False)
     assert (run.percentile_ms(0.5), run.percentile_ms(0.99), run.percentile_ms(1.0)) == (3.0, 4.0, 4.0)
 
 
