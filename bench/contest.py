@@ -137,6 +137,15 @@ class Contest:
             raise BenchFailed(f"{name}: no answer within {seconds:g} s")
         self.runs[name].append(found)
 
+    def ratio(self, over: str, under: str) -> float:
+        """Records a second of one side against another's: the median of the rounds' ratios, which one bad round of
+        either side does not move.
+        """
+        scale = self._per_frame[over] / self._per_frame[under]
+        pairs = zip(self.runs[over], self.runs[under], strict=True)
+        ratios: list[float] = [one["per_second"] / other["per_second"] for one, other in pairs]
+        return scale * statistics.median(ratios)
+
     def held(self) -> dict[str, Found]:
         """End the intakes; what each spool holds, which must be what was acknowledged.
 

@@ -19,7 +19,7 @@ def many(plan: Plan, progress: Progress) -> Measured:
         contest.intake("many", plan.many)
         found = contest.run(plan.seconds)
         contest.held()
-    ratio = found["many"]["per_second"] / found["few"]["per_second"]
+    ratio = contest.ratio("many", "few")
     goal = Goal.measured(MANY, ratio, generator_cpu(found, "few", "many"))
     note = f"goal 5: {plan.many:,} terminals against {plan.terminals:,}"
     return Measured([goal], {"many": found}, [note, *notes_of(found)])
@@ -35,6 +35,6 @@ def loops(plan: Plan, progress: Progress) -> Measured:
     if not usual["loop"].startswith("uvloop"):
         goal = Goal.unmeasured(LOOPS, "no uvloop")
         return Measured([goal], {}, ["goal 8: uvloop is not installed here; it is in the extra `fast`"])
-    ratio = found["asyncio"]["per_second"] / found["uvloop"]["per_second"]
+    ratio = contest.ratio("asyncio", "uvloop")
     goal = Goal.measured(LOOPS, ratio, generator_cpu(found, "asyncio", "uvloop"))
     return Measured([goal], {"loops": found}, [f"goal 8: {plan.terminals:,} terminals each", *notes_of(found)])

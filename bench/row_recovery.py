@@ -51,7 +51,6 @@ def recovery(plan: Plan, progress: Progress) -> Measured:
                 contest.mqtt(name, program, plan.terminals, records=records, outstanding=outstanding, settings=settings)
         found = contest.run(min(plan.seconds, SECONDS_MAX))
         held = contest.held()["recovery"]
-    ours = found["recovery"]["per_second"]
     goals, notes = [], [f"goals 2, 3: {plan.terminals:,} terminals; {held['records']:,} records stored"]
     frames = held["records"] / RECORDS_PER_FRAME / max(held["groups"], 1)
     notes += [*notes_of(found), f"  a commit held {frames:.0f} frames; one of the bare ones {GROUP_INTAKES_MAX}"]
@@ -62,11 +61,10 @@ def recovery(plan: Plan, progress: Progress) -> Measured:
         pairs = ((SINGLE, "mqtt single"), (PACKED, "mqtt packed"), (DURABLY, "mqtt single, durable"))
         for target, name in pairs:
             cpu = generator_cpu(found, "recovery", name)
-            goals.append(Goal.measured(target, ours / found[name]["per_second"], cpu))
-        against = ours / found["mqtt packed, durable"]["per_second"]
+            goals.append(Goal.measured(target, contest.ratio("recovery", name), cpu))
+        against = contest.ratio("recovery", "mqtt packed, durable")
         notes.append(f"  against Mosquitto made durable with 16 records a message: {against:.1f}")
-    bare = found["bare commits"]["per_second"]
-    goals.append(Goal.measured(BARE, ours / bare, generator_cpu(found, "recovery")))
+    goals.append(Goal.measured(BARE, contest.ratio("recovery", "bare commits"), generator_cpu(found, "recovery")))
     return Measured(goals, {"recovery": {**found, **held, "terminals": plan.terminals}}, notes)
 
 
@@ -82,6 +80,6 @@ def slow_disk(plan: Plan, progress: Progress) -> Measured:
         contest.intake("slow disk", plan.terminals, fsync_delay_ms=DELAY_MS, **settings)
         found = contest.run(min(plan.seconds, SECONDS_MAX))
         contest.held()
-    ratio = found["slow disk"]["per_second"] / found["usual disk"]["per_second"]
+    ratio = contest.ratio("slow disk", "usual disk")
     goal = Goal.measured(SLOW, ratio, generator_cpu(found, "usual disk", "slow disk"))
     return Measured([goal], {"slow": found}, [f"goal 9: {plan.terminals:,} terminals each", *notes_of(found)])

@@ -30,7 +30,7 @@ def watched(plan: Plan, progress: Progress) -> Measured:
         contest.beside("watched", lambda: asking(facts["control"]))
         found = contest.run(plan.seconds)
         contest.held()
-    ratio = found["watched"]["per_second"] / found["alone"]["per_second"]
+    ratio = contest.ratio("watched", "alone")
     note = (
         f"observability: {plan.terminals:,} terminals each; with {', '.join(VERBS)} asked for "
         f"every {ASK_EVERY_SECONDS:g} s {ratio:.2f} of the rate"

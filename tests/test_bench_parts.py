@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from bench import slow_disk
 from bench.children import BenchFailed, cpu_seconds
+from bench.contest import Contest
 from bench.goals import Goal, Target, as_json, as_markdown
 from bench.mqtt import Publisher, connect_packet, publish_packet, subscribe_packet
 from bench.picture import picture
@@ -253,3 +254,13 @@ def test_every_sync_of_the_slow_disk_waits_and_the_rows_are_there(
     finally:
         connection.close()
         disk.unregister()
+
+
+def test_one_bad_round_of_either_side_does_not_move_a_ratio() -> None:
+    contest = Contest.__new__(Contest)
+    contest._per_frame = {"ours": 16, "theirs": 1}
+    contest.runs = {
+        "ours": [{"per_second": rate} for rate in (100.0, 50.0, 100.0)],
+        "theirs": [{"per_second": rate} for rate in (800.0, 800.0, 400.0)],
+    }
+    assert contest.ratio("ours", "theirs") == 16 * 100 / 800
