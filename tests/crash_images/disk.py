@@ -1,8 +1,9 @@
 """A disk in memory that remembers what is synced, and notes every operation in a `Journal`; SQLite and Files over it.
 
 One flat directory. A write, a truncation, a new name, a removed name and a rename last only once they are synced: a
-file's bytes by its own sync, names by a sync of the directory. `unix` syncs the directory with the first sync of a
-new WAL or rollback journal and after it removed one, so this VFS does too; a database's own name gets no such sync.
+file's bytes by its own sync, names by a sync of the directory. `unix` syncs the directory with the first sync
+through each handle that may have made a WAL or rollback journal, and after it removed one, so this VFS does too; a
+database's own name gets no such sync.
 
 Files of SQLite inherit one empty real file: apsw hands the shared memory of a WAL through to it and to nothing else.
 Its locks keep the connections of this process apart, and `unix-excl` keeps that memory in the heap.
@@ -88,6 +89,15 @@ class Disk:
 
     def image(self) -> dict[str, bytes]:
         return {name: bytes(data) for name, data in self.files.items()}
+
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Nothing planted happens: somebody is only looking."""
+        hook, self.hook = self.hook, no_hook
+        try:
+            yield
+        finally:
+            self.hook = hook
 
     def mark(self) -> None:
         self.journal.append(Operation("mark"))
@@ -266,12 +276,12 @@ class DiskVfs(apsw.VFS):
         path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
         short = path.removeprefix(DIRECTORY)
         self.disk.hook("open", short)
-        is_new = short not in self.disk.files
-        data = self.disk.open(short, create=bool(flags[0] & apsw.SQLITE_OPEN_CREATE))
+        may_create = bool(flags[0] & apsw.SQLITE_OPEN_CREATE)
+        data = self.disk.open(short, create=may_create)
         if data is None:
             raise apsw.CantOpenError(f"there is no {short}")
         flags[1] = flags[0]
-        return DiskFile(self, short, data, flags[0], names_due=is_new and bool(flags[0] & _NAMES_SYNCED))
+        return DiskFile(self, short, data, flags[0], names_due=may_create and bool(flags[0] & _NAMES_SYNCED))
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802 - apsw's name
         name = filename.removeprefix(DIRECTORY)

@@ -18,6 +18,8 @@ from typing import Final
 
 from tests.crash_images.disk import SECTOR_BYTES, Operation
 
+GARBAGE_BYTES_MIN: Final = 16  # no disk spoils single bytes of a sector; so short a stretch could pass for a forgery
+
 Image = dict[str, bytes]
 Pieces = list[tuple[int, bytes]]
 """(offset, bytes) that reach the disk."""
@@ -157,6 +159,8 @@ def by_garbage(rng: random.Random, done: Operation) -> Pieces:
     """A stretch of its place holds bytes that nobody wrote: zeros, or anything."""
     first = rng.randint(0, len(done.data))
     last = rng.randint(first, len(done.data))
+    if last - first < GARBAGE_BYTES_MIN:
+        last = first
     rubbish = bytes(last - first) if rng.random() < 0.5 else rng.randbytes(last - first)
     return [(done.offset, done.data[:first] + rubbish + done.data[last:])]
 
@@ -215,7 +219,7 @@ class Manner:
         tear_all = rng.random() < 0.5  # or only the last that arrives, as when the head stops in it
         for at, (done, fate) in enumerate(zip(since, fates, strict=True)):
             if at in arrive:
-                is_torn = done.kind == "write" and fate is not Fate.CERTAIN and (tear_all or at == last)
+                is_torn = done.kind == "write" and fate is Fate.UNDER_WAY and (tear_all or at == last)
                 _apply(data, done, self.tear(rng, done) if is_torn and self.tear is not None else None)
         return bytes(data)
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import apsw
 
-from ledger_sync.ledger.core import Ledger, LedgerPaths
+from ledger_sync.ledger.core import Ledger, LedgerPaths, failing_as
 from ledger_sync.ledger.errors import LedgerError, VerbRefused
 from ledger_sync.ledger.heads import read_heads
 from ledger_sync.ledger.verify import verify
@@ -65,10 +65,12 @@ def view(connection: apsw.Connection) -> bytes:
 class LedgerWork:
     """Draws and does the steps."""
 
-    def __init__(self, vfs: DiskVfs, seed: int, *, synchronous: str = "FULL") -> None:
+    def __init__(self, vfs: DiskVfs, seed: int, *, synchronous: str = "FULL", is_killed: bool = True) -> None:
         self.vfs = vfs
         self.rng = random.Random(f"ledger {seed}")
         self.synchronous = synchronous
+        self.steps = {step: weight for step, weight in _STEPS.items() if is_killed or step is not LedgerWork._killed}
+        self.ledger: Ledger
         self.now_ms = NOW_MS
         self.next_row = 1
         self.cards = [Card(1001 + at) for at in range(4)]
@@ -79,7 +81,7 @@ class LedgerWork:
 
     def run(self, disk: Disk, steps: int = STEPS) -> LedgerTrace:
         self.vfs.disk = disk
-        trace = LedgerTrace(disk, [])
+        self.trace = trace = LedgerTrace(disk, [])
         self.ledger = Ledger.create(
             paths_on(self.vfs), ledger_keys(), files=DiskFiles(disk), utc_offset_ms=ZONE, now_ms=NOW_MS, operator="init"
         )
@@ -93,7 +95,7 @@ class LedgerWork:
         trace.receipt = self.ledger.post(trace.first, self.now_ms).receipt
         self._note(trace, "post")
         for _ in range(steps):
-            step = self.rng.choices(list(_STEPS), weights=list(_STEPS.values()))[0]
+            step = self.rng.choices(list(self.steps), weights=list(self.steps.values()))[0]
             step(self)
             self._note(trace, step.__name__.strip("_"))
         self.ledger.close()
@@ -106,7 +108,8 @@ class LedgerWork:
 
     def _note(self, trace: LedgerTrace, did: str) -> None:
         trace.disk.mark()
-        trace.states.append(view(self.ledger.connection))
+        with trace.disk.at_rest():
+            trace.states.append(view(self.ledger.connection))
         trace.did.append(did)
 
     def _operate(self, verb: str, operator: str = "Li", **arguments: object) -> None:
@@ -146,8 +149,9 @@ class LedgerWork:
 
     def _propose(self) -> None:
         execute = self.ledger.connection.execute
-        items = [("quarantine", item) for (item,) in execute("SELECT item FROM quarantine ORDER BY item")]
-        items += [("suspense", posting) for (posting,) in execute("SELECT posting FROM suspense ORDER BY posting")]
+        with failing_as("not looked up"):
+            items = [("quarantine", item) for (item,) in execute("SELECT item FROM quarantine ORDER BY item")]
+            items += [("suspense", posting) for (posting,) in execute("SELECT posting FROM suspense ORDER BY posting")]
         self.rng.shuffle(items)
         for subject, item in items:
             outcome = "retry" if subject == "quarantine" else self.rng.choice(("spent", "not spent"))
@@ -171,7 +175,8 @@ class LedgerWork:
         return None
 
     def _checkpoint(self) -> None:
-        self.ledger.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        with failing_as("not written back"):
+            self.ledger.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def _reopen(self) -> None:
         self.ledger.close()
@@ -283,7 +288,12 @@ class LedgerJudge:
         try:
             position = ledger.position
             first = self.trace.first
-            if position and first is not None and ledger.post(first, NOW_MS).receipt != self.trace.receipt:
+            if (
+                position
+                and first is not None
+                and self.trace.receipt
+                and ledger.post(first, NOW_MS).receipt != self.trace.receipt
+            ):
                 return "another receipt for a batch that has one"
             ledger.post(LATE, NOW_MS + 86_400_000)
             cards = {"cards": [Card(4_000_000).registered()]}

@@ -37,7 +37,7 @@ class Trace:
     disk: Disk
     states: list[bytes]
     terminals: list[Terminal]
-    identity: Any
+    identity: Any = None
     did: list[str] = field(default_factory=list)
 
 
@@ -61,11 +61,14 @@ def view(spool: Spool, vfs: DiskVfs) -> bytes:
 class SpoolWork:
     """Draws and does the steps."""
 
-    def __init__(self, vfs: DiskVfs, seed: int, *, synchronous: str = "FULL") -> None:
+    def __init__(self, vfs: DiskVfs, seed: int, *, synchronous: str = "FULL", is_killed: bool = True) -> None:
         self.vfs = vfs
         self.rng = random.Random(f"spool {seed}")
         self.synchronous = synchronous
+        self.steps = {step: weight for step, weight in _STEPS.items() if is_killed or step is not SpoolWork._killed}
         self.clock = StillClock()
+        self.log = ListLog()
+        self.spool: Spool
         self.terminals = [Terminal(1001 + at) for at in range(TERMINALS)]
         for terminal in self.terminals:
             terminal.sell(400)
@@ -76,24 +79,26 @@ class SpoolWork:
 
     def run(self, disk: Disk, steps: int = STEPS) -> Trace:
         self.vfs.disk = disk
+        self.trace = trace = Trace(disk, [], self.terminals)
         self.spool = self._open()
-        trace = Trace(disk, [], self.terminals, self.spool.identity)
+        trace.identity = self.spool.identity
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("ledger_sync.spool.store.WAL_PAGES_MAX", WAL_PAGES_SMALL)
             self._note(trace, "open")
             for _ in range(steps):
-                step = self.rng.choices(list(_STEPS), weights=list(_STEPS.values()))[0]
+                step = self.rng.choices(list(self.steps), weights=list(self.steps.values()))[0]
                 step(self)
                 self._note(trace, step.__name__.strip("_"))
         self.spool.close()
         return trace
 
     def _open(self) -> Spool:
-        return open_on(self.vfs, clock=self.clock, synchronous=self.synchronous)
+        return open_on(self.vfs, clock=self.clock, log=self.log, synchronous=self.synchronous)
 
     def _note(self, trace: Trace, did: str) -> None:
         trace.disk.mark()
-        trace.states.append(view(self.spool, self.vfs))
+        with trace.disk.at_rest():
+            trace.states.append(view(self.spool, self.vfs))
         trace.did.append(did)
 
     # -- steps --------------------------------------------------------------------------------------------------------
