@@ -10,7 +10,6 @@ from ledger_sync.errors import UnsafeSqlite
 from ledger_sync.ledger.errors import ForeignLedger, LedgerFailure
 from ledger_sync.ledger.migrate import OLDEST_VERSION, migrate
 from ledger_sync.ledger.tables import TABLES
-from ledger_sync.wal import rewrite_wal
 
 APPLICATION_ID: Final = 0x4F434C47  # "OCLG"
 SCHEMA_VERSION: Final = 3
@@ -38,8 +37,6 @@ def open_writer(path: str, *, vfs: str | None = None, create: bool = False) -> a
     check_sqlite()
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     try:
-        if path != MEMORY:
-            rewrite_wal(path, vfs=vfs)
         connection = apsw.Connection(path, flags=flags, vfs=vfs, statementcachesize=200)
     except apsw.Error as error:
         raise LedgerFailure(f"cannot open the ledger: {error}") from error

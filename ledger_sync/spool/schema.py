@@ -75,11 +75,11 @@ def check_sqlite() -> None:
         raise UnsafeSqlite(got=apsw.sqlite_lib_version(), need=need)
 
 
-def open_writer(path: str, *, vfs: str | None, synchronous: str) -> apsw.Connection:
+def open_writer(path: str, *, vfs: str | None, synchronous: str, is_doubtful: bool = False) -> apsw.Connection:
     """The one connection that writes and checkpoints, with the schema in place.
 
-    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache, is written once
-    more, then into the database, and synced before this returns: nothing may be acknowledged on the strength of bytes
+    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache (`is_doubtful`: written once
+    more), is written into the database and synced before this returns: nothing may be acknowledged on the strength of bytes
     that were only ever read back from memory.
 
     Raises:
@@ -90,7 +90,10 @@ def open_writer(path: str, *, vfs: str | None, synchronous: str) -> apsw.Connect
     if synchronous not in {"FULL", "NORMAL", "OFF", "EXTRA"}:
         raise SpoolFailure("synchronous must be FULL, EXTRA, NORMAL or OFF")
     try:
-        rewrite_wal(path, vfs=vfs)
+        if (
+            is_doubtful
+        ):  # a sync has failed; else its bytes are not touched, for a cut could spoil what is being written
+            rewrite_wal(path, vfs=vfs)
         connection = apsw.Connection(path, vfs=vfs)
     except apsw.Error as error:
         raise SpoolFailure(f"cannot open the spool: {error}") from error

@@ -74,6 +74,8 @@ class Disk:
     files: dict[str, bytearray] = field(default_factory=dict)
     journal: list[Operation] = field(default_factory=list)
     hook: Hook = no_hook
+    drops_failed_pages: bool = False
+    """A failed sync leaves its pages in doubt, whatever the next sync says."""
     is_lying: bool = False
     """Syncs say that they are done and are not noted."""
     _inodes: dict[int, tuple[int, bytearray]] = field(default_factory=dict)
@@ -138,7 +140,7 @@ class Disk:
         try:
             self.hook("sync", name)
         except apsw.Error:
-            if not isinstance(self.hook, Kill):
+            if self.drops_failed_pages and not isinstance(self.hook, Kill):
                 self.journal.append(Operation("doubt", self.inode(data)))
             raise
         self.sync(data)

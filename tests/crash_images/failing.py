@@ -70,7 +70,7 @@ class FailingSpool:
         """(the work, what ended it early)."""
         work = self._work()
         try:
-            work.run(Disk(hook=fault), STEPS)
+            work.run(Disk(hook=fault, drops_failed_pages=True), STEPS)
         except (SpoolFailure, SpoolClosed) as error:  # closed: its checkpoint failed after a commit that stands
             return work, error
         return work, None
