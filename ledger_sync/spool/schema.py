@@ -78,9 +78,9 @@ def check_sqlite() -> None:
 def open_writer(path: str, *, vfs: str | None, synchronous: str, is_doubtful: bool = False) -> apsw.Connection:
     """The one connection that writes and checkpoints, with the schema in place.
 
-    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache (`is_doubtful`: written once
-    more), is written into the database and synced before this returns: nothing may be acknowledged on the strength of bytes
-    that were only ever read back from memory.
+    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache (`is_doubtful`:
+    written once more), is written into the database and synced before this returns: nothing may be acknowledged on
+    the strength of bytes that were only ever read back from memory.
 
     Raises:
         UnsafeSqlite, ForeignSpool: the library or the file will not do.
