@@ -90,9 +90,7 @@ def open_writer(path: str, *, vfs: str | None, synchronous: str, is_doubtful: bo
     if synchronous not in {"FULL", "NORMAL", "OFF", "EXTRA"}:
         raise SpoolFailure("synchronous must be FULL, EXTRA, NORMAL or OFF")
     try:
-        if (
-            is_doubtful
-        ):  # a sync has failed; else its bytes are not touched, for a cut could spoil what is being written
+        if is_doubtful:  # else its bytes are let be: a cut could spoil what is being written
             rewrite_wal(path, vfs=vfs)
         connection = apsw.Connection(path, vfs=vfs)
     except apsw.Error as error:
