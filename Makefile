@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench kills simulate fuzz fuzz-atheris lock clean
+.PHONY: help demo test check bench kills simulate images fuzz fuzz-atheris lock clean
 
 ARGS ?=
 SEEDS ?= 100
@@ -33,6 +33,7 @@ help:
 	@echo 'make bench   the goals beside their anchors, some minutes   ARGS="--help"'
 	@echo 'make kills   processes are killed at drawn moments, totals are compared     KILLS=200 SEED=7'
 	@echo 'make simulate  whole sites under virtual time, with faults   SEEDS=1000 FIRST_SEED=0'
+	@echo 'make images  power cuts at every write of spool and ledger, reopened   IMAGES=100000 SEED=7'
 	@echo 'make fuzz    bent bytes and hostile sequences on every decoder and state machine    FRAMES=100000000 SEED=1'
 	@echo 'make fuzz-atheris  one decoder, guided by coverage     TARGET="packed row" SECONDS=60'
 	@echo 'make lock    resolve pyproject.toml again into the two lock files'
@@ -59,6 +60,9 @@ kills: $(VENV)/.dev
 
 simulate: $(VENV)/.dev
 	@$(PY) -m tests.simulation --seeds $(SEEDS) --first $(FIRST_SEED) $(ARGS)
+
+images: $(VENV)/.dev
+	@$(PY) -m tests.crash_images $(if $(IMAGES),--images $(IMAGES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz: $(VENV)/.dev
 	@$(PY) -m tests.fuzz --frames $(FRAMES) $(if $(SEED),--seed $(SEED)) $(ARGS)

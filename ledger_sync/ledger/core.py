@@ -12,7 +12,8 @@ done but `close` and open again: what is in memory no longer counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, TypeVar
@@ -127,7 +128,7 @@ class Ledger:
         Raises:
             LedgerError: the file exists, is locked, or cannot be written.
         """
-        if files.read(paths.heads) is not None:
+        if Anchor(files, paths.heads, keys.signer).read() is not None:
             raise LedgerDamaged("there is a heads file already: a ledger was here before")
         day = trade_day(now_ms, utc_offset_ms) if first_open_day is None else first_open_day
         arguments = {"site": keys.site, "currency": currency, "first_open_day": day, "generation": 1}
@@ -174,10 +175,12 @@ class Ledger:
             lock.release()
             raise
         try:
-            ledger = cls(connection, keys, utc_offset_ms=utc_offset_ms, anchor=anchor, lock=lock)
+            with failing_as("cannot open the ledger"):
+                ledger = cls(connection, keys, utc_offset_ms=utc_offset_ms, anchor=anchor, lock=lock)
             if ledger.site != keys.site:
                 raise LedgerDamaged(f"the ledger is of site {ledger.site}, the keys of site {keys.site}")
-            anchor.mend(connection, ledger.position, ledger.operation, is_restored=is_restored)
+            with failing_as("cannot mend the heads file"):
+                anchor.mend(connection, ledger.position, ledger.operation, is_restored=is_restored)
         except BaseException:
             connection.close(True)  # noqa: FBT003 - given up whatever it says
             lock.release()
@@ -186,9 +189,11 @@ class Ledger:
 
     def close(self) -> None:
         """Close database and lock; idempotent."""
-        self.connection.close()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            self.connection.close(True)  # noqa: FBT003 - force: what it still says is no reason to keep the lock
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def _load(self) -> None:
         """Where the file stands."""
@@ -239,11 +244,12 @@ class Ledger:
             LedgerFailure: the disk refused; nothing counts until the ledger is opened again.
         """
         name = batch.name
-        known = self.connection.execute(
-            "SELECT receipt, position, generation FROM batches WHERE frontend = ? AND spool = ?"
-            " AND first_row = ? AND last_row = ? AND digest = ?",
-            (name.frontend, name.spool_id, name.first_row, name.last_row, name.digest),
-        ).fetchone()
+        with failing_as("not looked up"):
+            known = self.connection.execute(
+                "SELECT receipt, position, generation FROM batches WHERE frontend = ? AND spool = ?"
+                " AND first_row = ? AND last_row = ? AND digest = ?",
+                (name.frontend, name.spool_id, name.first_row, name.last_row, name.digest),
+            ).fetchone()
         if known is not None:
             receipt, position, generation = known
             return Posted(receipt if generation == self.generation else self._renewed(receipt), position, None)
@@ -362,7 +368,7 @@ class Ledger:
 
     def _transaction(self, work: Callable[[], tuple[T, bytes]]) -> T:
         """Run `work` in one transaction, commit, append its head; whatever fails leaves no trace."""
-        try:
+        with failing_as("not booked"):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 done, line = work()
@@ -370,20 +376,26 @@ class Ledger:
             except BaseException:
                 self._roll_back()
                 raise
-        except apsw.Error as error:
-            raise LedgerFailure(f"not booked: {type(error).__name__}: {error}") from error
-        self._load()
+        with failing_as("booked, but not read back"):
+            self._load()
         if self._anchor is not None:
             self._anchor.append(line)
         return done
 
     def _roll_back(self) -> None:
-        try:
+        with failing_as("not rolled back"):
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             self.books.forget()
-        except apsw.Error as error:
-            raise LedgerFailure(f"not rolled back: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def failing_as(says: str) -> Iterator[None]:
+    """What the disk refuses is a LedgerFailure, whatever was being done."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise LedgerFailure(f"{says}: {type(error).__name__}: {error}") from error
 
 
 def row_digest(row_id: int, packed: bytes | memoryview) -> bytes:

@@ -18,6 +18,7 @@ from typing import Final
 import apsw
 
 from ledger_sync.errors import ForeignSpool, SpoolFailure, UnsafeSqlite
+from ledger_sync.wal import rewrite_wal
 
 APPLICATION_ID: Final = 0x4F435350  # "OCSP"
 SCHEMA_VERSION: Final = 1
@@ -74,12 +75,12 @@ def check_sqlite() -> None:
         raise UnsafeSqlite(got=apsw.sqlite_lib_version(), need=need)
 
 
-def open_writer(path: str, *, vfs: str | None, synchronous: str) -> apsw.Connection:
+def open_writer(path: str, *, vfs: str | None, synchronous: str, is_doubtful: bool = False) -> apsw.Connection:
     """The one connection that writes and checkpoints, with the schema in place.
 
-    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache, is written into
-    the database and synced before this returns: nothing may be acknowledged on the strength of bytes that were only
-    ever read back from memory.
+    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache (`is_doubtful`:
+    written once more), is written into the database and synced before this returns: nothing may be acknowledged on
+    the strength of bytes that were only ever read back from memory.
 
     Raises:
         UnsafeSqlite, ForeignSpool: the library or the file will not do.
@@ -89,6 +90,8 @@ def open_writer(path: str, *, vfs: str | None, synchronous: str) -> apsw.Connect
     if synchronous not in {"FULL", "NORMAL", "OFF", "EXTRA"}:
         raise SpoolFailure("synchronous must be FULL, EXTRA, NORMAL or OFF")
     try:
+        if is_doubtful:  # else its bytes are let be: a cut could spoil what is being written
+            rewrite_wal(path, vfs=vfs)
         connection = apsw.Connection(path, vfs=vfs)
     except apsw.Error as error:
         raise SpoolFailure(f"cannot open the spool: {error}") from error

@@ -89,6 +89,7 @@ class Store:
         self._log = settings.log
         self._wal_pages = 0
         self._wal_alarmed = False
+        self._has_failed = False
         self._handles: Handles | None = None
         self.state = SpoolState.FAILED
         self.identity = SpoolIdentity(b"", 0)
@@ -103,7 +104,7 @@ class Store:
         if self.state is SpoolState.CLOSED:
             raise SpoolClosed("a closed spool is not opened again")
         ours = self._settings
-        connection = open_writer(ours.path, vfs=ours.vfs, synchronous=ours.synchronous)
+        connection = open_writer(ours.path, vfs=ours.vfs, synchronous=ours.synchronous, is_doubtful=self._has_failed)
         try:
             self.identity = establish(
                 connection,
@@ -146,6 +147,7 @@ class Store:
     def _fail(self, error: BaseException) -> None:
         """Give the connection up: what the transaction did to memory is forgotten with it."""
         handles, self._handles = self._handles, None
+        self._has_failed = True
         self._go(SpoolState.FAILED)
         self._log("spool.failed", alarm=True, path=self._settings.path, error=f"{type(error).__name__}: {error}")
         if handles is not None:
