@@ -61,7 +61,7 @@ class Town:
     """Terminals, cards and the keys of their ledger; everything follows from `seed`."""
 
     def __init__(self, *, terminals: int, cards: int, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - a workload that can be repeated, no secret
+        self._random = random.Random(seed)
         draw = self._random.randbytes
         seal_master, tac_master, root, signing = draw(KEY_BYTES), draw(KEY_BYTES), draw(32), draw(32)
         self.batch_key = draw(KEY_BYTES)

@@ -44,8 +44,8 @@ def posting_rows(plan: Plan, progress: Progress, *, held_records: int = 0, in_or
     middle = {name: statistics.median(one[name] for one in found["rounds"]) for name in found["rounds"][0]}
     ratio = middle["ledger_per_second"] / middle["anchor_per_second"]
     notes = [
-        f"goal 7: {terminals:,} terminals, frames of {RECORDS_PER_FRAME}, {middle['records'] / middle['batches']:,.0f}"
-        f" records a batch, {held_records:,} records held before",
+        f"goal 7: {terminals:,} terminals, frames of {RECORDS_PER_FRAME}; {held_records:,} records held before",
+        f"  {middle['records'] / middle['batches']:,.0f} records a batch",
         *(f"  {each:6} {_figures(middle, each)}" for each in ("ledger", "anchor")),
         f"  by CPU time alone: {middle['anchor_us'] / middle['ledger_us']:.2f}; {found['rss_kib'] / 1024:,.0f} MiB",
     ]

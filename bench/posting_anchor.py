@@ -52,8 +52,7 @@ class PostingAnchor:
             self._inserts[table] = f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})"
         execute = self._connection.execute
         self._cards = {
-            row[0]: row[1:]
-            for row in execute("SELECT number, mirror_cents, top_counter, top_balance_cents FROM cards")
+            row[0]: row[1:] for row in execute("SELECT number, mirror_cents, top_counter, top_balance_cents FROM cards")
         }
         self._ids = {
             (row[0], row[1]): row[2:]
@@ -69,7 +68,7 @@ class PostingAnchor:
     def _written(self, position: int) -> Written:
         inserted = {
             table: self._ledger.execute(
-                f"SELECT * FROM {table} WHERE position = ? ORDER BY 1",  # noqa: S608 - names of our own
+                f"SELECT * FROM {table} WHERE position = ? ORDER BY 1",
                 (position,),
             ).fetchall()
             for table in _INSERTED
@@ -91,7 +90,7 @@ class PostingAnchor:
             "SELECT terminal, epoch, sequence, card, counter, balance_cents FROM postings WHERE position = ?",
             (position,),
         ):
-            mirror, top, top_balance = self._cards[card]
+            mirror, top, _ = self._cards[card]
             if counter > top:
                 self._cards[card] = (mirror, counter, balance)
             number, highest, *others = self._ids[terminal, epoch]
@@ -124,8 +123,8 @@ class PostingAnchor:
             if any(
                 one != other
                 for one, other in zip(
-                    self._ledger.execute(f"SELECT * FROM {table} ORDER BY 1"),  # noqa: S608 - as above
-                    self._connection.execute(f"SELECT * FROM {table} ORDER BY 1"),  # noqa: S608 - as above
+                    self._ledger.execute(f"SELECT * FROM {table} ORDER BY 1"),
+                    self._connection.execute(f"SELECT * FROM {table} ORDER BY 1"),
                     strict=True,
                 )
             )

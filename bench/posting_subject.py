@@ -10,8 +10,11 @@ import gc
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+import apsw
 
 from bench.children import BenchFailed, config_from_stdin, say
 from bench.money import Town
@@ -67,8 +70,6 @@ class Posting:
 
     def start_anchor(self) -> None:
         """From here on the anchor follows."""
-        import apsw
-
         copy = apsw.Connection(self._copy)
         with copy.backup("main", self.ledger.connection, "main") as backup:
             backup.step(-1)
@@ -111,7 +112,7 @@ def main() -> None:
     grown: list[float] = []
     while config["held_records"] and sum(grown) < config["held_records"]:
         payloads = posting.batches(config["records"])
-        records, seconds, _ = timed(lambda: posting.post(payloads))
+        records, seconds, _ = timed(partial(posting.post, payloads))
         grown.append(records)
         say(progress=f"{sum(grown):,.0f} records held, {records / seconds:,.0f}/s")
     posting.start_anchor()
@@ -119,8 +120,10 @@ def main() -> None:
     for number in range(1, config["rounds"] + 1):
         rounds.append(posting.round(config["records"]))
         last = rounds[-1]
-        say(progress=f"round {number}: ledger {last['ledger_per_second']:,.0f}/s ({last['ledger_us']:.1f} µs),"
-                     f" bare rows {last['anchor_per_second']:,.0f}/s ({last['anchor_us']:.1f} µs)")
+        say(
+            progress=f"round {number}: ledger {last['ledger_per_second']:,.0f}/s ({last['ledger_us']:.1f} µs),"
+            f" bare rows {last['anchor_per_second']:,.0f}/s ({last['anchor_us']:.1f} µs)"
+        )
     assert posting.anchor is not None
     differing = posting.anchor.differs_in()
     posting.anchor.close()
