@@ -190,7 +190,7 @@ class Purchases:
         """Result of a proof below the highest counter seen of its card; None: for `judge`, a refund may wait for it."""
         if self._look_ups.is_claimed(card.number, proof.identity[2]):
             return None
-        return proof_exception(self._look_ups, card, proof, trade_ms) or POSTED
+        return proof_exception(self._look_ups, card, RecordType.PURCHASE, proof, trade_ms) or POSTED
 
     def _booking_day(self, day: int) -> int:
         found = self._booking_days[day] = booking_day(day, self._place.first_open_day, self._place.today)
