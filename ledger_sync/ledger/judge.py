@@ -218,6 +218,9 @@ class Judge:
             card.top_counter, card.top_balance_cents = body.counter, body.balance_after_cents
             # Resolving a grey moves nothing on the mirror: without this the counter would be forgotten at a restart.
             self._books.changed_cards[card.number] = card
+        elif body.counter == card.top_counter and card.aes_uid == card.uid and self._rules > RULES_1:
+            card.top_balance_cents = None  # used twice: the next one is compared with both
+            self._books.changed_cards[card.number] = card
 
     def _link(
         self,

@@ -20,6 +20,7 @@ from ledger_sync.ledger.notes import note
 from ledger_sync.ledger.purchases import Frame, Good, Purchases
 from ledger_sync.ledger.purchases import Place as PlaceOfBatch
 from ledger_sync.ledger.quarantine import Claim, Place, quarantine, release_quarantined
+from ledger_sync.ledger.rules import RULES_1
 from protocol.codes import PostingResult, RowKind
 from protocol.errors import Malformed
 from protocol.link_messages import ReceiptException, Row
@@ -92,7 +93,7 @@ class BatchPoster:
         self._judge = Judge(
             books, self._look_ups, keys, now_ms=now_ms, rules=rules, unproven_limit_cents=unproven_limit_cents
         )
-        place = PlaceOfBatch(position, currency, first_open_day, self._today)
+        place = PlaceOfBatch(position, currency, first_open_day, self._today, rules > RULES_1)
         self._purchases = Purchases(books, self._look_ups, keys, place)
         self._outcome = Outcome()
 
@@ -159,7 +160,8 @@ class BatchPoster:
             index += 1
             offset += len(piece.raw)
             good = []
-            if state is not None and row.first + index > max(state.highest, state.completed_to):
+            is_above = state is not None and row.first + index > max(state.highest, state.completed_to)
+            if state is not None and is_above and self._rules > RULES_1:
                 good = self._purchases.check(row, state, index=index, offset=offset)
 
     def _short(self, frame: Frame, good: Good, index: int, offset: int) -> int:

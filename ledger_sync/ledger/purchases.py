@@ -5,7 +5,8 @@ Two steps. `check` looks at every record of a frame at once: format, identity, s
 nothing can stand for the identity; above the highest counter seen of the card nothing can have come of what follows
 it. A counter below that one, as backlogs of several terminals bring, is compared with its neighbours (`look_ups`).
 
-Whatever does not fit is left to `judge`, which gives the same results.
+Whatever does not fit is left to `judge`, which gives the same results. Under RULES_1 a frame did not come back to the
+short way, and a late counter never took it: old batches are done again as they were done.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Place:
     currency: int
     first_open_day: int
     today: int
+    is_set_based: bool
+    """Whether a frame goes on the short way behind what had to be judged; under RULES_1 it did not (`rules`)."""
 
 
 Good = list[tuple[tuple[Any, ...], CardState]]
@@ -146,21 +149,22 @@ class Purchases:
         for (record, card), trade_ms, day in zip(good, row.trade_ms[index:], frame.days[index:], strict=False):
             _, _, count, running_sum, merchant, number, _, amount, balance, counter, _, _, seal = record
             top = card.top_counter
-            if counter <= top:
+            if counter <= top or (counter == top + 1 and card.top_balance_cents is None):
+                if not self._place.is_set_based:
+                    break
                 late = self._late(card, Proof(counter, (terminal, epoch, sequence), amount, balance), trade_ms)
                 if late is None:
                     break
                 result = late
+            elif card.status != ACTIVE and card.is_exception_at(trade_ms):
+                result = CARD_STATE
+            elif card.mirror_cents < amount or (counter == top + 1 and card.top_balance_cents != balance + amount):
+                result = BALANCE
             else:
-                if card.status != ACTIVE and card.is_exception_at(trade_ms):
-                    result = CARD_STATE
-                elif card.mirror_cents < amount or (
-                    counter == top + 1 and card.top_balance_cents not in (None, balance + amount)
-                ):
-                    result = BALANCE
-                else:
-                    result = POSTED
-                card.top_counter, card.top_balance_cents = counter, balance
+                result = POSTED
+            if counter >= top:
+                card.top_balance_cents = None if counter == top else balance  # used twice: nobody knows which is true
+                card.top_counter = counter
             booked_on = self._booking_days.get(day) or self._booking_day(day)
             one = (
                 posting, terminal, epoch, sequence, seal, 1, result, number, counter, amount, balance, merchant,
