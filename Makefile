@@ -30,7 +30,7 @@ help:
 	@echo 'make demo    a canteen sells through an outage; three totals are compared'
 	@echo 'make test    all tests                      ARGS="-k name -x"'
 	@echo 'make check   linter, formatter, types       ARGS="paths" to narrow it'
-	@echo 'make bench   measurements                   ARGS="--help"'
+	@echo 'make bench   the goals beside their anchors, some minutes   ARGS="--help"'
 	@echo 'make kills   processes are killed at drawn moments, totals are compared     KILLS=200 SEED=7'
 	@echo 'make simulate  whole sites under virtual time, with faults   SEEDS=1000 FIRST_SEED=0'
 	@echo 'make fuzz    bent bytes and hostile sequences on every decoder and state machine    FRAMES=100000000 SEED=1'
