@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bench.children import BenchFailed, Child, cores, scratch_directory
 from bench.goals import Goal, Target
-from bench.rows import Measured, Plan, Progress
+from bench.plan import Measured, Plan, Progress
 
 POSTING: Final = Target(7, "posting: records/s against the same rows inserted bare", 0.6, 0.75)
 TERMINALS: Final = 1_000
