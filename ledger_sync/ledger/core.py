@@ -12,9 +12,7 @@ done but `close` and open again: what is in memory no longer counts.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, TypeVar
@@ -34,7 +32,7 @@ from ledger_sync.ledger.errors import (
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.lock import WriterLock
 from ledger_sync.ledger.operations import VERBS, operator_name
-from ledger_sync.ledger.posting import BatchPoster, Outcome
+from ledger_sync.ledger.posting import BatchPoster, Outcome, collector_paused
 from ledger_sync.ledger.rules import RULES, UNPROVEN_LIMIT_CENTS
 from ledger_sync.ledger.schema import open_writer
 from ledger_sync.ledger.work import Work
@@ -242,7 +240,7 @@ class Ledger:
                 raise BatchConflict(frontend=name.frontend, first_row=name.first_row, last_row=name.last_row)
             return Posted(receipt if generation == self.generation else self._renewed(receipt), position, None)
         try:
-            with _collector_paused():
+            with collector_paused():
                 return self._transaction(lambda: self._post(batch, now_ms))
         except (OverflowError, OutOfRange, ValueError) as error:
             # times beyond the year 9999, sums or offsets beyond their fields: no front-end of ours makes them
@@ -379,20 +377,6 @@ class Ledger:
             self.books.forget()
         except apsw.Error as error:
             raise LedgerFailure(f"not rolled back: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """A batch makes ten thousand tuples that live to its end, and no cycle: each collection within it would walk over
-    all cards and keys for nothing, a tenth of the batch's time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def row_digest(row_id: int, packed: bytes | memoryview) -> bytes:
