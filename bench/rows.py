@@ -8,6 +8,7 @@ from bench.plan import Row
 from bench.row_fleet import loops, many
 from bench.row_live import live, one
 from bench.row_memory import memory
+from bench.row_posting import posting_rows
 from bench.row_recovery import recovery, slow_disk
 from bench.row_start import start
 from bench.row_watched import watched
@@ -16,6 +17,7 @@ ROWS: Final[dict[str, Row]] = {
     "live": live,
     "one": one,
     "recovery": recovery,
+    "posting": posting_rows,
     "memory": memory,
     "many": many,
     "loops": loops,

@@ -28,6 +28,7 @@ from protocol.limits import BODY_BYTES_MAX_TCP, RECORDS_PER_FRAME_MAX
 
 HEADER: Final = struct.Struct("!BBHIIIQHHI")
 assert HEADER.size == 32
+_OWNER: Final = struct.Struct("!2xHI")
 FLAG_ANCHOR_KNOWN: Final = 0x01
 ROW_BYTES_MAX: Final = HEADER.size + 8 * RECORDS_PER_FRAME_MAX + BODY_BYTES_MAX_TCP
 
@@ -99,6 +100,12 @@ def peek(data: bytes | memoryview) -> RowHead:
     if len(data) < HEADER.size:
         raise Malformed("packed row", "shorter than its head")
     return RowHead(*HEADER.unpack_from(data))
+
+
+def owner(data: bytes | memoryview) -> tuple[int, int]:
+    """(terminal, epoch) of a row that is known to have a head; an eighth of the price of `peek`."""
+    epoch, terminal = _OWNER.unpack_from(data)
+    return terminal, epoch
 
 
 def decode(data: bytes | memoryview) -> PackedRow:

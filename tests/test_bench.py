@@ -18,7 +18,7 @@ from bench.row_recovery import recovery
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = ["goal", "what", "floor", "aim", "result", "met", "generator_cpu"]
-GOALS = [1, 1, 2, 2, 2, 3, 4, 5, 6, 8, 9, 10, 10]
+GOALS = [1, 1, 2, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10]
 TINY = ["--terminals", "4", "--many", "8", "--seconds", "0.2", "--rounds", "1"]
 NOT_DURABLE = "the bench refuses to measure durability in memory"
 

@@ -32,7 +32,7 @@ from ledger_sync.ledger.errors import (
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.lock import WriterLock
 from ledger_sync.ledger.operations import VERBS, operator_name
-from ledger_sync.ledger.posting import BatchPoster, Outcome
+from ledger_sync.ledger.posting import BatchPoster, Outcome, collector_paused
 from ledger_sync.ledger.rules import RULES, UNPROVEN_LIMIT_CENTS
 from ledger_sync.ledger.schema import open_writer
 from ledger_sync.ledger.work import Work
@@ -254,7 +254,8 @@ class Ledger:
             receipt, position, generation = known
             return Posted(receipt if generation == self.generation else self._renewed(receipt), position, None)
         try:
-            return self._transaction(lambda: self._post(batch, now_ms))
+            with collector_paused():
+                return self._transaction(lambda: self._post(batch, now_ms))
         except (OverflowError, OutOfRange, ValueError) as error:
             # times beyond the year 9999, sums or offsets beyond their fields: no front-end of ours makes them
             says = f"rows {name.first_row}–{name.last_row} hold what no ledger can: {type(error).__name__}"
