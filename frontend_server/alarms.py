@@ -22,6 +22,7 @@ class AlarmKind(Enum):
     FORK = "fork"
     SUSPECT_RECORDS = "suspect records"
     TAKE_OVERS = "take-overs"
+    FLOOD = "flood"
     TOO_MANY_HOLES = "too many holes"
     SPOOL_REFUSES = "spool refuses"
     LIST_REFUSED = "list refused"
@@ -37,6 +38,7 @@ WHAT_TO_DO: Final = {
     AlarmKind.FORK: "stop using the terminal, read its memory out, enrol it again",
     AlarmKind.SUSPECT_RECORDS: "records were kept that contradict held ones: stop the terminal, enrol it again",
     AlarmKind.TAKE_OVERS: "two devices use one identity, or the line is bad: look at both addresses",
+    AlarmKind.FLOOD: "the terminal is broken, or its key is in other hands: take it off the line, enrol it again",
     AlarmKind.TOO_MANY_HOLES: "the terminal offers records with more holes than are kept apart: read its memory out",
     AlarmKind.SPOOL_REFUSES: "look at free space and the disk; terminals keep their records meanwhile",
     AlarmKind.LIST_REFUSED: "the ledger sent an older, unsigned or foreign list: look at its keys and its backup",

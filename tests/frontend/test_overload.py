@@ -215,6 +215,35 @@ def test_a_terminal_that_floods_gets_one_turn_at_a_time_and_others_are_served_be
     assert not site.server.parts.intake.is_tight
 
 
+def test_whoever_goes_on_flooding_is_parted_with_and_alarmed_and_what_he_sent_in_turn_is_kept(site: Site) -> None:
+    flooder = site.logged_in(101, records=20)
+    site.world.chunked = False
+    flooder.upload(1, 20)
+    started_ms = site.world.time_ms
+    while not flooder.is_closed and site.world.time_ms < started_ms + 20_000:
+        for _ in range(2 * TURN_FRAMES_MAX):
+            flooder.send(flooder.heartbeat())
+        flooder._write()
+        site.run(100)
+    assert 10_000 <= site.world.time_ms - started_ms <= 11_000
+    assert flooder.byes() == [ByeCode.PROTOCOL_ERROR]
+    assert [(alarm.kind.value, alarm.subject) for alarm in site.server.parts.alarms.standing()] == [("flood", "101")]
+    assert site.server.parts.metrics.floods == 1
+    assert flooder.acks()[-1].durable == 20
+
+
+def test_a_terminal_that_sends_too_much_now_and_then_is_no_flooder(site: Site) -> None:
+    busy = site.logged_in(101)
+    site.world.chunked = False
+    for _ in range(10):
+        for _ in range(3 * TURN_FRAMES_MAX):
+            busy.send(busy.heartbeat())
+        busy._write()
+        site.run(3_000)
+    assert not busy.is_closed
+    assert site.server.parts.metrics.floods == 0
+
+
 def test_uploads_beyond_any_credit_wait_for_the_disk_and_then_for_their_turn(site: Site) -> None:
     site.world.chunked = False
     flooder = site.logged_in(101, records=200)
