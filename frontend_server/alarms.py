@@ -25,6 +25,7 @@ class AlarmKind(Enum):
     FLOOD = "flood"
     TOO_MANY_HOLES = "too many holes"
     SPOOL_REFUSES = "spool refuses"
+    SLOW_DISK = "slow disk"
     LIST_REFUSED = "list refused"
     LIST_CACHE = "list cache"
     PUBLISHED_REFUSED = "published list refused"
@@ -41,6 +42,7 @@ WHAT_TO_DO: Final = {
     AlarmKind.FLOOD: "the terminal is broken, or its key is in other hands: take it off the line, enrol it again",
     AlarmKind.TOO_MANY_HOLES: "the terminal offers records with more holes than are kept apart: read its memory out",
     AlarmKind.SPOOL_REFUSES: "look at free space and the disk; terminals keep their records meanwhile",
+    AlarmKind.SLOW_DISK: "commits take long, so sales wait: look at the disk, and at what else writes to it",
     AlarmKind.LIST_REFUSED: "the ledger sent an older, unsigned or foreign list: look at its keys and its backup",
     AlarmKind.PUBLISHED_REFUSED: "a file of parameters or permissions is older, unsigned, of another site or damaged; "
     "the version before it is served: publish it anew with `onecard keys publish`",
