@@ -37,6 +37,7 @@ SEED: Final = 20_261_128
 GROWTH_KIB_MAX: Final = 32 * 1024
 RATIO_AIM: Final = 2.0
 GOOD_TERMINALS: Final = 40
+ENROLLED: Final = GOOD_TERMINALS + INSIDERS * len(ATTACKS)
 GOOD_RATE: Final = 200.0  # sales a second of all of them: twenty times a canteen's noon
 SETTLE_SECONDS_MAX: Final = 30.0
 LOOK_SECONDS: Final = 0.05
@@ -63,13 +64,9 @@ class Found:
 class Server:
     """`onecard serve` of a site made for this run."""
 
-    def __init__(self, directory: Path, core: int) -> None:
+    def __init__(self, directory: Path, core: int, enrolled: int = ENROLLED) -> None:
         self.site = directory / "site"
-        kinds = len(ATTACKS)
-        for arguments in (
-            ("init", "--site-id", "42"),
-            ("enrol", "-n", str(GOOD_TERMINALS + INSIDERS * kinds)),
-        ):
+        for arguments in (("init", "--site-id", "42"), ("enrol", "-n", str(enrolled))):
             _onecard("keys", *arguments, "--site", str(self.site))
         self.process = subprocess.Popen(
             [

@@ -408,7 +408,7 @@ def test_ten_thousand_terminals_that_come_back_at_one_moment_are_all_let_in_and_
     assert 0 < most_handshakes <= site.settings.handshakes_max
     assert metrics.connections_refused_busy > TERMINALS // 2
     assert max(storm.tries) <= 4  # nobody is turned away again and again
-    # 8,000 appointments at 400 a second from the third second on, and a random half of that.
-    assert max(storm.online_ms) <= 1.5 * (3 + 8_000 / 400) * 1000 + 1_000
+    # 8,000 appointments at 800 a second from the third second on, and a random half of that.
+    assert max(storm.online_ms) <= 1.5 * (3 + 8_000 / 800) * 1000 + 1_000
     in_a_second = [sum(second <= at_ms // 1000 < second + 1 for at_ms in storm.online_ms) for second in range(3, 40)]
     assert max(in_a_second) <= 2 * site.settings.log_ins_per_second
