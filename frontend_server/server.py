@@ -14,6 +14,7 @@ from frontend_server.admission import Admission
 from frontend_server.alarms import Alarms
 from frontend_server.control import ControlServer
 from frontend_server.distribution import Distribution
+from frontend_server.entrance import Entrance
 from frontend_server.exposition import CONTENT_TYPE
 from frontend_server.fleet_views import FleetViews
 from frontend_server.gate import Gate
@@ -131,6 +132,7 @@ class FrontendServer:
             refusals=Refusals(),
             sessions=Sessions(take_overs_max=settings.take_overs_max, take_over_window_ms=settings.take_over_window_ms),
             gate=Gate(settings, metrics),
+            entrance=Entrance(clock),
             admission=Admission(registry, keys),
             intake=IntakeQueue(settings=settings, writer=writer, alarms=alarms, metrics=metrics, clock=clock, log=log),
             distribution=distribution,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from frontend_server.entrance import EARLY_BYTES_MAX, STRANGERS_A_TURN
 from frontend_server.gate import Gate
 from frontend_server.intake import LIVE_RECORDS_MAX
 from frontend_server.metrics import Metrics
@@ -412,3 +413,51 @@ def test_ten_thousand_terminals_that_come_back_at_one_moment_are_all_let_in_and_
     assert max(storm.online_ms) <= 1.5 * (3 + 8_000 / 800) * 1000 + 1_000
     in_a_second = [sum(second <= at_ms // 1000 < second + 1 for at_ms in storm.online_ms) for second in range(3, 40)]
     assert max(in_a_second) <= 2 * site.settings.log_ins_per_second
+
+
+# -- the entrance
+
+
+class Caller:
+    """A Stranger that notes when it is heard."""
+
+    def __init__(self, name: int, heard: list[int]) -> None:
+        self.name = name
+        self.heard = heard
+
+    def hear(self) -> None:
+        self.heard.append(self.name)
+
+
+def test_strangers_are_heard_some_at_a_time_in_the_order_in_which_they_came(site: Site) -> None:
+    heard: list[int] = []
+    entrance = site.server.parts.entrance
+    callers = [Caller(number, heard) for number in range(3 * STRANGERS_A_TURN)]
+    for caller in callers:
+        entrance.wait(caller)
+    entrance.leave(callers[1])
+    entrance.leave(callers[1])
+    counts: list[int] = []
+    while len(entrance):
+        before = len(heard)
+        assert site.world.step()
+        counts.append(len(heard) - before)
+    assert max(counts) == STRANGERS_A_TURN  # and other work of the world in between
+    assert heard == [caller.name for caller in callers if caller is not callers[1]]
+
+
+def test_a_stranger_that_says_too_much_before_it_is_heard_is_cut_off_and_waits_no_more(site: Site) -> None:
+    site.world.chunked = False
+    site.world.latency_ms = (5, 5)
+    stranger = site.terminal(101)
+    stranger.connect()
+    site.run(11)
+    assert stranger.stream is not None
+    assert not stranger.is_established
+    before = site.server.parts.metrics.protocol_errors
+    stranger.stream.write(bytes(EARLY_BYTES_MAX + 1))
+    site.run(100)
+    assert stranger.is_closed
+    assert site.server.parts.metrics.protocol_errors == before + 1
+    assert len(site.server.parts.entrance) == 0
+    assert site.server.parts.metrics.handshakes_now == 0
