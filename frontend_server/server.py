@@ -140,12 +140,15 @@ class FrontendServer:
         )
         self._recollections = Recollections()
         self._views = Views(self.parts, forwarder, writer, self.address)
-        fleet = FleetViews(self.parts, writer, self._recollections)
-        verbs = {**self._views.verbs(), **fleet.verbs(), "stop": lambda _: self._stop_verb(stop_requested)}
-        self._control = ControlServer(settings=settings, network=network, wheel=self._wheel, verbs=verbs)
+        self._control = self._control_server(stop_requested)
         self._scrapes = MetricsListener(
             network=network, wheel=self._wheel, content_type=CONTENT_TYPE, render=self._views.prometheus
         )
+
+    def _control_server(self, stop_requested: Callable[[], None] | None) -> ControlServer:
+        fleet = FleetViews(self.parts, self._writer, self._recollections)
+        verbs = {**self._views.verbs(), **fleet.verbs(), "stop": lambda _: self._stop_verb(stop_requested)}
+        return ControlServer(settings=self._settings, network=self._network, wheel=self._wheel, verbs=verbs)
 
     # -- life
 

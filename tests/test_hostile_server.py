@@ -21,6 +21,8 @@ from typing import Final
 
 import pytest
 
+from bench.hostile import main as hostile_bench
+from bench.hostile_attacks import ATTACKS
 from onecard_keys import KeyFile
 from protocol.codes import FrameKind, Medium, TerminalKind
 from protocol.frame import encode_frame
@@ -231,3 +233,26 @@ def test_hostile_clients_cost_bounded_memory_and_good_terminals_sell_all_the_whi
     assert rss_kib(pid) - rss_before <= GROWTH_KIB_MAX
     refused = json.loads(onecard_here("fleet", "refused", "--json", "--limit", 1, "--site", hostile_site).out)
     assert refused["refused"][0]["reason"] == "unknown terminal"
+
+
+def test_each_attack_alone_costs_bounded_memory_and_no_sale_and_gives_every_connection_back(tmp_path: Path) -> None:
+    """`make bench-hostile`, five seconds an attack; how long sound terminals wait is for it to measure, not for us."""
+    found = tmp_path / "found.json"
+    code = hostile_bench(["--seconds", "5", "--json", str(found)])
+    told = json.loads(found.read_text(encoding="utf-8"))
+    print(json.dumps(told))
+    assert [one["attack"] for one in told["attacks"]] == ["nobody", *ATTACKS]
+    for one in told["attacks"]:
+        assert one["growth_kib"] <= GROWTH_KIB_MAX, one
+        assert one["back_seconds"] is not None, one
+        assert one["sales"] > 0, one
+    assert told["good"]["sold"] == told["good"]["acknowledged"] > 0
+    assert told["good"]["lost_sessions"] == 0
+    # Each attack has happened: what answers it has been counted.
+    counts = told["counts"]
+    assert counts["connections_refused_busy"] > 0  # silent: above the cap of handshakes
+    assert counts["log_ins_refused"] > 0  # handshakes
+    assert counts["protocol_errors"] > 0  # garbage
+    assert counts["frames_held"] > 0  # flood, chatter
+    assert counts["reading_paused"] > 0
+    assert code == 0
