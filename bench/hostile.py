@@ -155,9 +155,10 @@ def _share(ordered: list[float], share: float) -> float:
 class Contest:
     """One run of all attacks."""
 
-    def __init__(self, server: Server, seconds: float, say: Any) -> None:
+    def __init__(self, server: Server, seconds: float, before_seconds: float, say: Any) -> None:
         self._server = server
         self._seconds = seconds
+        self._before_seconds = before_seconds
         self._say = say
         self._good_core = cores()[1]
         self._enrolled = Enrolled.all_of(server.site)
@@ -187,9 +188,10 @@ class Contest:
         waits.take()
         before_kib = peak_kib = server.rss_kib()
         started_s = time.monotonic()
+        seconds = self._before_seconds if insiders is None else self._seconds
         attacker = self._attacker(name, insiders) if insiders is not None else None
         try:
-            while time.monotonic() < started_s + self._seconds:
+            while time.monotonic() < started_s + seconds:
                 peak_kib = max(peak_kib, server.rss_kib())
                 time.sleep(LOOK_SECONDS)
             word = attacker.hear() if attacker is not None else {}
@@ -280,6 +282,7 @@ def is_held(found: list[Found], lost: dict[str, Any]) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="of each attack (default 60)")
+    parser.add_argument("--before", type=float, metavar="S", help="of nobody attacking, first (default: as long)")
     parser.add_argument("--only", action="append", choices=list(ATTACKS), help="this attack; may be given again")
     parser.add_argument("--json", metavar="FILE", help="write what was found there")
     parser.add_argument("--work-dir", metavar="DIR", help="on a real disk; emptied again")
@@ -288,7 +291,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with scratch_directory(arguments.work_dir) as directory:
             server = Server(directory, cores()[0])
             try:
-                contest = Contest(server, arguments.seconds, lambda text: print(text, file=sys.stderr, flush=True))
+                before_s = arguments.seconds if arguments.before is None else arguments.before
+                contest = Contest(
+                    server, arguments.seconds, before_s, lambda text: print(text, file=sys.stderr, flush=True)
+                )
                 found = []
                 for one in contest.run(arguments.only or list(ATTACKS)):
                     found.append(one)
