@@ -33,7 +33,7 @@ _REKEYED: Final = f"BYE {ByeCode.REKEY.name} sent"  # as `protocol.session` give
 class Connection(LiveSession):
     """A StreamHandler; subclasses take the messages of a session that is established."""
 
-    __slots__ = ("_deadline", "_early", "_host", "_parts", "_reason", "_session", "_stream", "status")
+    __slots__ = ("_deadline", "_early", "_host", "_is_heard", "_parts", "_reason", "_session", "_stream", "status")
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -41,6 +41,7 @@ class Connection(LiveSession):
         self._stream: Stream | None = None
         self._deadline: Deadline | None = None
         self._early = b""  # said before the log-in, and not heard yet
+        self._is_heard = False
         self._host = ""  # empty: the gate did not let it in
         self._reason: Reason | None = None
         self.status: TerminalStatus | None = None
@@ -76,27 +77,9 @@ class Connection(LiveSession):
         session = self._session
         if session is None:
             return
-        if self.status is None:
+        if self.status is None and not self._is_heard:
             self._put_by(data)
-        else:
-            self._receive(session, data)
-
-    def _put_by(self, data: bytes) -> None:
-        parts = self._parts
-        if not self._early:
-            parts.entrance.wait(self)
-        self._early += data
-        if len(self._early) > EARLY_BYTES_MAX:
-            parts.metrics.protocol_errors += 1
-            self.cut()
-
-    def hear(self) -> None:
-        """A Stranger's turn."""
-        data, self._early = self._early, b""
-        if self._session is not None:
-            self._receive(self._session, data)
-
-    def _receive(self, session: FrontEndSession, data: bytes) -> None:
+            return
         now_ms = self._parts.clock.monotonic_ms()
         events = session.receive(data, now_ms)
         self._handle(session, self._in_turn(events))
@@ -108,6 +91,23 @@ class Connection(LiveSession):
             else:
                 self._half_a_frame(self._deadline, now_ms)
         self._settle()
+
+    def _put_by(self, data: bytes) -> None:
+        """Who has not logged in is heard in turn."""
+        parts = self._parts
+        if not self._early:
+            parts.entrance.wait(self)
+        self._early += data
+        if len(self._early) > EARLY_BYTES_MAX:
+            parts.metrics.protocol_errors += 1
+            self.cut()
+
+    def hear(self) -> None:
+        """A Stranger's turn."""
+        data, self._early = self._early, b""
+        self._is_heard = True
+        self.received(data)
+        self._is_heard = False
 
     def _handle(self, session: FrontEndSession, events: Iterable[Event]) -> None:
         """What the session has made of the peer's bytes. `_settle` writes."""
