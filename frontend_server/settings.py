@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from frontend_server.scrape import is_loopback
 from protocol.limits import CREDIT_MAX, CREDIT_USUAL, HEARTBEAT_MS, SESSION_MS_MAX
 
+INTAKE_FRAMES_LEAST = 4  # below that a quarter of it is nothing
+INTAKE_FRAMES_MOST = 16_000  # the writer's own bound (16,384), less a turn of who is called last
 HEARTBEATS_MISSED_MAX = 3  # one lost to a reconnecting switch, one to a busy terminal; then nobody is there
 
 
@@ -100,9 +102,11 @@ class FrontendSettings:
             "handshakes_max",
             "handshakes_per_address_max",
         )
-        for name in (*at_least_one, "intake_frames_max", "busy_retry_after_s", "log_ins_per_second"):
+        for name in (*at_least_one, "busy_retry_after_s", "log_ins_per_second"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1")
+        if not INTAKE_FRAMES_LEAST <= self.intake_frames_max <= INTAKE_FRAMES_MOST:
+            raise SettingsError(f"intake_frames_max is {INTAKE_FRAMES_LEAST} to {INTAKE_FRAMES_MOST}")
         if self.busy_retry_after_s_max < self.busy_retry_after_s:
             raise SettingsError("busy_retry_after_s_max is at least busy_retry_after_s")
         if self.idle_ms < HEARTBEAT_MS:

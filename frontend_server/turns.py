@@ -12,6 +12,7 @@ more than what it has said. What is held is bounded by one read: the socket's bu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
@@ -47,7 +48,7 @@ class TurnTakingConnection(Connection):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        self._held: list[Event] = []
+        self._held: Sequence[Event] = ()
         self._outstanding = 0
         """Items handed to the intake and not answered yet; counted by the subclass."""
         self._paused = Paused.NO
@@ -61,7 +62,7 @@ class TurnTakingConnection(Connection):
         if len(events) <= TURN_FRAMES_MAX and not self._parts.intake.is_tight and not self._held:
             return events
         if self._held or not events:
-            self._held += events
+            self._held = [*self._held, *events]
             return []
         if not self._parts.intake.has_room(is_live=self._is_live):
             now = 1 if isinstance(events[0], Established) else 0  # nothing of a log-in itself needs room
@@ -143,7 +144,7 @@ class TurnTakingConnection(Connection):
 
     def _end_session(self) -> None:
         super()._end_session()
-        self._held = []
+        self._held = ()
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None

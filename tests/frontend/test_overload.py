@@ -343,9 +343,13 @@ def test_an_address_above_its_own_cap_moves_nobody_else_s_appointment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("log_ins_per_second", 0), ("busy_retry_after_s", 0), ("busy_retry_after_s_max", 2)]
+    ("name", "value"),
+    [
+        *(("log_ins_per_second", 0), ("busy_retry_after_s", 0), ("busy_retry_after_s_max", 2)),
+        *(("intake_frames_max", 3), ("intake_frames_max", 16_001)),
+    ],
 )
-def test_an_appointment_setting_that_cannot_work_is_refused(name: str, value: int) -> None:
+def test_a_setting_of_overload_that_cannot_work_is_refused(name: str, value: int) -> None:
     with pytest.raises(SettingsError, match=name):
         gate_of(**{name: value})
 
@@ -461,3 +465,13 @@ def test_a_stranger_that_says_too_much_before_it_is_heard_is_cut_off_and_waits_n
     assert site.server.parts.metrics.protocol_errors == before + 1
     assert len(site.server.parts.entrance) == 0
     assert site.server.parts.metrics.handshakes_now == 0
+
+
+def test_the_smallest_intake_still_takes_everything_in_the_end(make_site: Callable[..., Site]) -> None:
+    site = make_site(intake_frames_max=4, enrolled=20)
+    terminals = [site.logged_in(101 + index, records=10) for index in range(12)]
+    for each in terminals:
+        for sequence in range(1, 11):
+            each.upload(sequence, sequence)
+    site.run(20_000)
+    assert [each.acks()[-1].durable for each in terminals] == [10] * 12
