@@ -247,7 +247,10 @@ class Connection(LiveSession):
         terminal, epoch = (hello.terminal, hello.epoch) if hello is not None else (0, 0)
         address = self._stream.peer() if self._stream is not None else ""
         parts.refusals.add(Refusal(parts.clock.now_ms(), address, terminal, epoch, reason, event.reason))
-        parts.log("terminal.refused", terminal=terminal, epoch=epoch, address=address, reason=reason.value)
+        not_logged = parts.refusals.to_log(parts.clock.monotonic_ms())
+        if not_logged is not None:
+            facts = {"terminal": terminal, "epoch": epoch, "address": address, "reason": reason.value}
+            parts.log("terminal.refused", **facts, **({"not_logged": not_logged} if not_logged else {}))
 
     def _count_failure(self, session: FrontEndSession) -> None:
         metrics = self._parts.metrics

@@ -12,6 +12,7 @@ from frontend_server.entrance import EARLY_BYTES_MAX, STRANGERS_A_TURN
 from frontend_server.gate import Gate
 from frontend_server.intake import LIVE_RECORDS_MAX
 from frontend_server.metrics import Metrics
+from frontend_server.refusals import LOGGED_MAX, LOGGED_WINDOW_MS
 from frontend_server.settings import FrontendSettings, SettingsError
 from frontend_server.turns import TURN_FRAMES_MAX
 from protocol.codes import ByeCode
@@ -352,6 +353,22 @@ def test_an_address_above_its_own_cap_moves_nobody_else_s_appointment() -> None:
 def test_a_setting_of_overload_that_cannot_work_is_refused(name: str, value: int) -> None:
     with pytest.raises(SettingsError, match=name):
         gate_of(**{name: value})
+
+
+def test_a_storm_of_refusals_fills_no_log_and_every_one_is_counted(site: Site) -> None:
+    stranger = site.terminal(4_711)
+    for _ in range(LOGGED_MAX + 20):
+        stranger.connect()
+        site.run(60)
+    assert site.server.parts.metrics.log_ins_refused == LOGGED_MAX + 20
+    assert len(site.logged("terminal.refused")) == LOGGED_MAX
+    site.run(LOGGED_WINDOW_MS)
+    stranger.connect()
+    site.run(60)
+    lines = site.logged("terminal.refused")
+    assert len(lines) == LOGGED_MAX + 1
+    assert (lines[-1]["terminal"], lines[-1]["not_logged"]) == (4_711, 20)
+    assert "not_logged" not in lines[0]
 
 
 # -- ten thousand at once
