@@ -107,20 +107,6 @@ class FrontendServer:
         self.state = ServerState.NEW
         alarms = alarms if alarms is not None else Alarms()
         metrics = Metrics()
-        distribution = Distribution(
-            site=settings.site,
-            root_public=root_public,
-            cache_dir=settings.cache_dir,
-            clock=clock,
-            files=files,
-            executor=executor,
-            alarms=alarms,
-            metrics=metrics,
-            log=log,
-            push=self._push,
-            request_list=forwarder.request_list,
-            link_life=lambda: forwarder.life,
-        )
         self.parts = Parts(
             settings=settings,
             clock=clock,
@@ -135,7 +121,7 @@ class FrontendServer:
             entrance=Entrance(clock),
             admission=Admission(registry, keys),
             intake=IntakeQueue(settings=settings, writer=writer, alarms=alarms, metrics=metrics, clock=clock, log=log),
-            distribution=distribution,
+            distribution=self._distribution(root_public, files, executor, alarms, metrics),
             report=forwarder.report,
         )
         self._recollections = Recollections()
@@ -143,6 +129,24 @@ class FrontendServer:
         self._control = self._control_server(stop_requested)
         self._scrapes = MetricsListener(
             network=network, wheel=self._wheel, content_type=CONTENT_TYPE, render=self._views.prometheus
+        )
+
+    def _distribution(
+        self, root_public: bytes, files: Files, executor: Executor, alarms: Alarms, metrics: Metrics
+    ) -> Distribution:
+        return Distribution(
+            site=self._settings.site,
+            root_public=root_public,
+            cache_dir=self._settings.cache_dir,
+            clock=self._clock,
+            files=files,
+            executor=executor,
+            alarms=alarms,
+            metrics=metrics,
+            log=self._log,
+            push=self._push,
+            request_list=self._forwarder.request_list,
+            link_life=lambda: self._forwarder.life,
         )
 
     def _control_server(self, stop_requested: Callable[[], None] | None) -> ControlServer:
