@@ -185,11 +185,13 @@ class Contest:
     def _phase(self, name: str, waits: Waits, insiders: list[Enrolled] | None) -> Found:
         self._say(f"{name} …")
         server = self._server
-        waits.take()
         before_kib = peak_kib = server.rss_kib()
-        started_s = time.monotonic()
         seconds = self._before_seconds if insiders is None else self._seconds
         attacker = self._attacker(name, insiders) if insiders is not None else None
+        if attacker is not None:
+            attacker.hear()  # it is ready: its start is not what the sound terminals are to wait for
+        waits.take()
+        started_s = time.monotonic()
         try:
             while time.monotonic() < started_s + seconds:
                 peak_kib = max(peak_kib, server.rss_kib())

@@ -267,6 +267,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     enrolled = [Enrolled(**one) for one in config["terminals"]]
     attack = ATTACKS[config["attack"]](config["address"], enrolled, random.Random(config["seed"]))
+    say(ready=True)
     end_s = time.monotonic() + config["seconds"]
     pushes = 0
     while time.monotonic() < end_s:
