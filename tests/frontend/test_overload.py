@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from frontend_server.entrance import EARLY_BYTES_MAX, STRANGERS_A_TURN
 from frontend_server.intake import LIVE_RECORDS_MAX
