@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench kills simulate images fuzz fuzz-atheris lock clean
+.PHONY: help demo test check bench kills simulate images fuzz fuzz-atheris lock clean bench-hostile storm
 
 ARGS ?=
 SEEDS ?= 100
@@ -31,6 +31,8 @@ help:
 	@echo 'make test    all tests                      ARGS="-k name -x"'
 	@echo 'make check   linter, formatter, types       ARGS="paths" to narrow it'
 	@echo 'make bench   the goals beside their anchors, some minutes   ARGS="--help"'
+	@echo 'make bench-hostile  attacks on the real server, a minute each             ARGS="--seconds 5"'
+	@echo 'make storm   ten thousand terminals come back at one moment, real sockets'
 	@echo 'make kills   processes are killed at drawn moments, totals are compared     KILLS=200 SEED=7'
 	@echo 'make simulate  whole sites under virtual time, with faults   SEEDS=1000 FIRST_SEED=0'
 	@echo 'make images  power cuts at every write of spool and ledger, reopened   IMAGES=100000 SEED=7'
@@ -54,6 +56,12 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.runtime
 	@$(PY) -m bench $(ARGS)
+
+bench-hostile: $(VENV)/.runtime
+	@$(PY) -m bench.hostile $(ARGS)
+
+storm: $(VENV)/.runtime
+	@$(PY) -m bench.storm $(ARGS)
 
 kills: $(VENV)/.dev
 	@$(PY) -m tests.kills $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from frontend_server.alarms import AlarmKind
+from frontend_server.entrance import EARLY_BYTES_MAX
 from frontend_server.gate import host_of
 from frontend_server.parts import Parts
 from frontend_server.refusals import Reason, Refusal
@@ -32,13 +33,15 @@ _REKEYED: Final = f"BYE {ByeCode.REKEY.name} sent"  # as `protocol.session` give
 class Connection(LiveSession):
     """A StreamHandler; subclasses take the messages of a session that is established."""
 
-    __slots__ = ("_deadline", "_host", "_parts", "_reason", "_session", "_stream", "status")
+    __slots__ = ("_deadline", "_early", "_host", "_is_heard", "_parts", "_reason", "_session", "_stream", "status")
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._session: FrontEndSession | None = None  # None: not admitted, or over
         self._stream: Stream | None = None
         self._deadline: Deadline | None = None
+        self._early = b""  # said before the log-in, and not heard yet
+        self._is_heard = False
         self._host = ""  # empty: the gate did not let it in
         self._reason: Reason | None = None
         self.status: TerminalStatus | None = None
@@ -74,6 +77,9 @@ class Connection(LiveSession):
         session = self._session
         if session is None:
             return
+        if self.status is None and not self._is_heard:
+            self._put_by(data)
+            return
         now_ms = self._parts.clock.monotonic_ms()
         events = session.receive(data, now_ms)
         self._handle(session, self._in_turn(events))
@@ -85,6 +91,23 @@ class Connection(LiveSession):
             else:
                 self._half_a_frame(self._deadline, now_ms)
         self._settle()
+
+    def _put_by(self, data: bytes) -> None:
+        """Who has not logged in is heard in turn."""
+        parts = self._parts
+        if not self._early:
+            parts.entrance.wait(self)
+        self._early += data
+        if len(self._early) > EARLY_BYTES_MAX:
+            parts.metrics.protocol_errors += 1
+            self.cut()
+
+    def hear(self) -> None:
+        """A Stranger's turn."""
+        data, self._early = self._early, b""
+        self._is_heard = True
+        self.received(data)
+        self._is_heard = False
 
     def _handle(self, session: FrontEndSession, events: Iterable[Event]) -> None:
         """What the session has made of the peer's bytes. `_settle` writes."""
@@ -110,6 +133,8 @@ class Connection(LiveSession):
 
     def closed(self, error: Exception | None) -> None:
         self._end_session()
+        if self._early:
+            self._parts.entrance.leave(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -222,7 +247,10 @@ class Connection(LiveSession):
         terminal, epoch = (hello.terminal, hello.epoch) if hello is not None else (0, 0)
         address = self._stream.peer() if self._stream is not None else ""
         parts.refusals.add(Refusal(parts.clock.now_ms(), address, terminal, epoch, reason, event.reason))
-        parts.log("terminal.refused", terminal=terminal, epoch=epoch, address=address, reason=reason.value)
+        not_logged = parts.refusals.to_log(parts.clock.monotonic_ms())
+        if not_logged is not None:
+            facts = {"terminal": terminal, "epoch": epoch, "address": address, "reason": reason.value}
+            parts.log("terminal.refused", **facts, **({"not_logged": not_logged} if not_logged else {}))
 
     def _count_failure(self, session: FrontEndSession) -> None:
         metrics = self._parts.metrics

@@ -28,6 +28,8 @@ CREDIT_WHEN_TIGHT: Final = 1
 LIVE_RECORDS_MAX: Final = 8
 """In one frame that is called live. A terminal makes a few records in two seconds; who calls more than these live sends
 a backlog, whatever his flag says."""
+SLOW_COMMIT_MS: Final = 40  # a disk with a cache takes 1 to 10, one that turns 20
+SLOW_COMMITS: Final = 8  # more than quick ones: one stall is no slow disk
 UPLOAD_HEAD_BYTES: Final = 4
 
 _HEAD: Final = struct.Struct(
@@ -94,6 +96,7 @@ class IntakeQueue:
         self._staggered = 0
         self._answered_ms = 0  # when the group came back whose answers are given now; 0: not looked yet
         self._refusing = False
+        self._slow_commits = 0  # slow ones less quick ones, from 0 to twice as many as raise the alarm
         self.is_tight = False
         """Connections must ask `has_room` before they take what they have read. A plain attribute: it is looked at with
         every read."""
@@ -186,10 +189,24 @@ class IntakeQueue:
             if self._alarms.raise_alarm(AlarmKind.SPOOL_REFUSES, "spool", str(error), self._clock.now_ms()):
                 self._log("alarm", kind=AlarmKind.SPOOL_REFUSES.value, subject="spool", text=str(error))
 
+    def _judge_disk(self, took_ms: int) -> None:
+        if took_ms < SLOW_COMMIT_MS:
+            self._slow_commits -= 1
+            if not self._slow_commits:
+                self._alarms.clear(AlarmKind.SLOW_DISK, "spool")
+            return
+        self._slow_commits = min(self._slow_commits + 1, 2 * SLOW_COMMITS)
+        if self._slow_commits >= SLOW_COMMITS:
+            text = f"the last commit took {took_ms} ms"
+            if self._alarms.raise_alarm(AlarmKind.SLOW_DISK, "spool", text, self._clock.now_ms()):
+                self._log("alarm", kind=AlarmKind.SLOW_DISK.value, subject="spool", text=text)
+
     def _after_group(self, intakes: int, took_ms: int) -> None:
         self._answered_ms = 0
         self._metrics.group_frames.add(intakes)
         self._metrics.commit_ms.add(took_ms)
+        if self._slow_commits or took_ms >= SLOW_COMMIT_MS:
+            self._judge_disk(took_ms)
         touched, self._touched = self._touched, []
         for owner in touched:
             owner.is_touched = False
