@@ -43,9 +43,9 @@ T = TypeVar("T")
 def _acknowledge_before_commit(patch: pytest.MonkeyPatch) -> None:
     submit = IntakeQueue.submit
 
-    def submits(queue: IntakeQueue, owner: Submitter, item: Intake) -> None:
+    def submits(queue: IntakeQueue, owner: Submitter, item: Intake, *, is_live: bool = False) -> None:
         if not isinstance(item, RecordsIntake):
-            submit(queue, owner, item)
+            submit(queue, owner, item, is_live=is_live)
             return
         queue._writer.submit(item, lambda _: None)
         owner.stored(item, Outcome(OutcomeKind.ACCEPTED, summarise(item.payload).last, 0, ()))
