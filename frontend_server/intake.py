@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from functools import partial
 from typing import Final, Protocol
 
 from frontend_server.alarms import AlarmKind, Alarms
@@ -63,6 +64,10 @@ class Submitter(Waiting, Protocol):
         """The group is done: send what is due."""
 
 
+Lane = deque[tuple[Submitter, Intake]]
+"""What is submitted and not answered, in order."""
+
+
 class IntakeQueue:
     """The only way from connections into the spool.
 
@@ -90,8 +95,11 @@ class IntakeQueue:
         self._backlog_max = settings.intake_frames_max * 3 // 4
         self._half = settings.intake_frames_max // 2
         self._quarter = settings.intake_frames_max // 4
-        self._owners: deque[tuple[Submitter, Intake]] = deque()
-        self._live_owners: deque[tuple[Submitter, Intake]] = deque()
+        self._owners: Lane = deque()
+        self._live_owners: Lane = deque()
+        # Made once: the writer is given one of them with every frame, and calls it without another call between.
+        self._done = partial(self._answered, self._owners, metrics.backlog_ack_ms)
+        self._live_done = partial(self._answered, self._live_owners, metrics.live_ack_ms)
         self._touched: list[Submitter] = []
         self._waiting: deque[Waiting] = deque()  # first come, first called
         self._staggered = 0
@@ -156,15 +164,11 @@ class IntakeQueue:
         self._waiting.append(owner)
         self.is_tight = True
 
-    def _live_done(self, result: Outcome | SpoolError) -> None:
-        owner, item = self._live_owners.popleft()
-        self._answered(owner, item, result, self._metrics.live_ack_ms)
-
-    def _done(self, result: Outcome | SpoolError) -> None:
-        owner, item = self._owners.popleft()
-        self._answered(owner, item, result, self._metrics.backlog_ack_ms)
-
-    def _answered(self, owner: Submitter, item: Intake, result: Outcome | SpoolError, waits: Histogram) -> None:
+    def _answered(
+        self, owners: deque[tuple[Submitter, Intake]], waits: Histogram, result: Outcome | SpoolError
+    ) -> None:
+        """The oldest item of a lane has its answer."""
+        owner, item = owners.popleft()
         if item.__class__ is RecordsIntake:
             answered_ms = self._answered_ms
             if not answered_ms:  # one look at the clock for a group
