@@ -86,7 +86,7 @@ class Acceptor:
         if self._counted_times >= COUNTED_MAX:
             self._fold_totals()
         oldest = self._epochs.oldest_recent_row()
-        if oldest is not None and self._last_row - oldest >= FOLD_ROWS_MAX:
+        if self._epochs.is_due or (oldest is not None and self._last_row - oldest >= FOLD_ROWS_MAX):
             fold_rows(self._connection, self._epochs, self._last_row - FOLD_ROWS_MAX, self._last_row)
 
     def fold(self) -> None:

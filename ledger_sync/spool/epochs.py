@@ -10,7 +10,7 @@ transaction. `fold` writes it; after a crash `fold.replay` does what the rows ab
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -23,6 +23,7 @@ from protocol.intervals import Intervals
 from protocol.ranges import EpochRanges, Range
 
 EPOCHS_CACHED_MAX: Final = 32_768  # about 1.5 KB each; more than the terminals of any one front-end
+RECENT_ROWS_MAX: Final = 256  # of one epoch: a look-up goes through them, and a hostile terminal can ask for many
 ANCHORS_MAX: Final = 256  # boots of one epoch that may still have records to offer
 
 
@@ -83,8 +84,9 @@ class Epochs:
         self._cached_max = cached_max
         self._states: dict[EpochKey, EpochState] = {}
         self._dirty: dict[EpochKey, EpochState] = {}
-        self._recent: deque[EpochState] = deque()
+        self._recent: OrderedDict[EpochKey, EpochState] = OrderedDict()
         """Those with recent rows, in the order of their oldest one."""
+        self._full: list[EpochState] = []
 
     def __len__(self) -> int:
         return len(self._states)
@@ -104,8 +106,10 @@ class Epochs:
         """A row of this state is in the transaction; what it adds to the end of a range may wait for `fold`."""
         recent = state.recent
         if not recent:
-            self._recent.append(state)
+            self._recent[state.key] = state
         recent.append((kind, first, last, row))
+        if len(recent) == RECENT_ROWS_MAX:
+            self._full.append(state)
 
     def recent(self, key: EpochKey) -> list[Recent]:
         """The rows of one (terminal, epoch) that are not folded yet."""
@@ -131,22 +135,31 @@ class Epochs:
 
         Later rows of the same epochs go with them, so that an epoch is written as seldom as may be.
         """
-        due: list[EpochState] = []
-        while self._recent and self._recent[0].recent[0][ROW] <= up_to_row:
-            due.append(self._recent.popleft())
-        self._dirty.update((state.key, state) for state in due)
+        due = {state.key: state for state in self._full}
+        for key, state in self._recent.items():
+            if state.recent[0][ROW] > up_to_row:
+                break
+            due[key] = state
+        self._dirty.update(due)
         self.write()
-        write_runs(self._connection, [(state.key, state.recent) for state in due])
-        for state in due:
+        write_runs(self._connection, [(key, state.recent) for key, state in due.items()])
+        for key, state in due.items():
             state.recent = []
+            del self._recent[key]
+        self._full.clear()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether an epoch has so many recent rows that it must be folded, however young they are."""
+        return bool(self._full)
 
     def oldest_recent_row(self) -> int | None:
         """The lowest row that is not folded yet."""
-        return self._recent[0].recent[0][ROW] if self._recent else None
+        return next((state.recent[0][ROW] for state in self._recent.values()), None)
 
     def recent_count(self) -> int:
         """Rows that are not folded yet."""
-        return sum(len(state.recent) for state in self._recent)
+        return sum(len(state.recent) for state in self._recent.values())
 
     def write(self) -> None:
         """Store every change, inside the caller's transaction; once per (terminal, epoch), however many frames."""

@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from ledger_sync.errors import ForeignSpool, SpoolDamaged
-from ledger_sync.spool import BaselineIntake, Intake, Outcome, OutcomeKind, RecordsIntake, Spool
+from ledger_sync.spool import BaselineIntake, Intake, Outcome, OutcomeKind, RecordsIntake, Spool, epochs
 from ledger_sync.spool import accept as accepting
 from ledger_sync.spool.places import RUN_ROWS_MAX, runs_of
 from ledger_sync.spool.reader import SpoolReader
@@ -253,3 +253,23 @@ def test_an_epoch_with_rows_that_are_not_folded_stays_in_memory(tmp_path: Path) 
     for terminal in terminals:
         assert append_one(spool, terminal.frame(2, 2)).durable == 2
     spool.close()
+
+
+def test_one_epoch_never_has_many_rows_to_look_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epochs, "RECENT_ROWS_MAX", 8)
+    path = tmp_path / "spool.db"
+    spool, hasty, calm = open_spool(path), Terminal(1), Terminal(2)
+    handles = spool._open_handles()
+    append_one(spool, calm.frame(1, 1))
+    for first in range(1, 100, 3):
+        spool.append([hasty.frame(sequence, sequence) for sequence in range(first, first + 3)])
+        assert len(handles.epochs.recent((1, 1))) < 8
+        assert handles.epochs.oldest_recent_row() == 1
+    killed = open_spool(copied(path, tmp_path / "killed"))
+    assert killed.held(1, 1) == spool.held(1, 1)
+    assert append_one(killed, calm.frame(2, 2)).durable == 2
+    with SpoolReader.open(str(tmp_path / "killed" / "spool.db")) as reader:
+        assert reader.verify() == []
+        assert [reader.rows_with((1, 1), sequence) for sequence in (1, 50, 99)] == [[2], [51], [100]]
+    spool.close()
+    killed.close()
