@@ -33,7 +33,20 @@ _REKEYED: Final = f"BYE {ByeCode.REKEY.name} sent"  # as `protocol.session` give
 class Connection(LiveSession):
     """A StreamHandler; subclasses take the messages of a session that is established."""
 
-    __slots__ = ("_deadline", "_early", "_host", "_is_heard", "_parts", "_reason", "_session", "_stream", "status")
+    __slots__ = (
+        "_deadline",
+        "_early",
+        "_host",
+        "_idle_ms",
+        "_is_heard",
+        "_parts",
+        "_reason",
+        "_session",
+        "_stream",
+        "_unread_bytes",
+        "_write_buffer_bytes_max",
+        "status",
+    )
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -44,6 +57,9 @@ class Connection(LiveSession):
         self._is_heard = False
         self._host = ""  # empty: the gate did not let it in
         self._reason: Reason | None = None
+        self._idle_ms = parts.settings.idle_ms
+        self._write_buffer_bytes_max = parts.settings.write_buffer_bytes_max
+        self._unread_bytes = 0  # the most that can be queued: what was when last asked, and all written since
         self.status: TerminalStatus | None = None
         """Set when the session is established; stays when it is over."""
 
@@ -81,12 +97,13 @@ class Connection(LiveSession):
             self._put_by(data)
             return
         now_ms = self._parts.clock.monotonic_ms()
-        events = session.receive(data, now_ms)
+        message = session.receive_whole(data, now_ms)
+        events: list[Event] = session.receive(data, now_ms) if message is None else [message]
         self._handle(session, self._in_turn(events))
         # Whole frames count, not bytes: whoever dribbles one byte a minute is not there.
         if self._session is session and self.status is not None and self._deadline is not None:
             if events:
-                self._deadline.due_ms = now_ms + self._parts.settings.idle_ms
+                self._deadline.due_ms = now_ms + self._idle_ms
                 self.status.last_heard_ms = now_ms
             else:
                 self._half_a_frame(self._deadline, now_ms)
@@ -174,7 +191,8 @@ class Connection(LiveSession):
         data = session.take_output()
         if data:
             stream.write(data)
-            if stream.write_buffer_bytes() > self._parts.settings.write_buffer_bytes_max:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > self._write_buffer_bytes_max and self._is_full(stream):
                 self._parts.metrics.never_read += 1
                 self._parts.log("connection.never_reads", address=stream.peer())
                 self._end_session()
@@ -184,6 +202,11 @@ class Connection(LiveSession):
             self._count_failure(session)
             self._end_session()
             self._linger(stream)
+
+    def _is_full(self, stream: Stream) -> bool:
+        """Whether more is queued than may be; asked only when so much was written since that it can be."""
+        self._unread_bytes = stream.write_buffer_bytes()
+        return self._unread_bytes > self._write_buffer_bytes_max
 
     def say_bye(self, code: ByeCode) -> None:
         if self._session is not None:

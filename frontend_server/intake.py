@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from functools import partial
 from typing import Final, Protocol
 
 from frontend_server.alarms import AlarmKind, Alarms
@@ -19,10 +20,13 @@ from frontend_server.metrics import Metrics
 from frontend_server.settings import FrontendSettings
 from ledger_sync.spool import Outcome, SpoolError, SpoolWriter
 from ledger_sync.spool.intake import Intake, RecordsIntake
+from protocol.codes import RECORD_TYPES_FORBIDDEN
 from protocol.errors import Malformed
 from protocol.limits import RECORD_BYTES_MAX, RECORD_BYTES_MIN, RECORD_BYTES_STEP, RECORDS_PER_FRAME_MAX
 from protocol.messages import Upload
+from protocol.messages_up import LIVE
 from protocol.ports import Clock, Log
+from protocol.records import SINGLE, Single
 
 CREDIT_WHEN_TIGHT: Final = 1
 LIVE_RECORDS_MAX: Final = 8
@@ -62,6 +66,10 @@ class Submitter(Waiting, Protocol):
         """The group is done: send what is due."""
 
 
+Lane = deque[tuple[Submitter, Intake]]
+"""What is submitted and not answered, in order."""
+
+
 class IntakeQueue:
     """The only way from connections into the spool.
 
@@ -89,8 +97,11 @@ class IntakeQueue:
         self._backlog_max = settings.intake_frames_max * 3 // 4
         self._half = settings.intake_frames_max // 2
         self._quarter = settings.intake_frames_max // 4
-        self._owners: deque[tuple[Submitter, Intake]] = deque()
-        self._live_owners: deque[tuple[Submitter, Intake]] = deque()
+        self._owners: Lane = deque()
+        self._live_owners: Lane = deque()
+        # Made once: the writer is given one of them with every frame, and calls it without another call between.
+        self._done = partial(self._answered, self._owners, metrics.backlog_ack_ms)
+        self._live_done = partial(self._answered, self._live_owners, metrics.live_ack_ms)
         self._touched: list[Submitter] = []
         self._waiting: deque[Waiting] = deque()  # first come, first called
         self._staggered = 0
@@ -127,7 +138,7 @@ class IntakeQueue:
         Between a quarter and a half full backlogs get one frame to the usual number in turn, so that a fleet that came
         back at one moment does not go on in step.
         """
-        frames = len(self)
+        frames = len(self._owners) + len(self._live_owners)  # without a call: every ACK asks
         if self._refusing or frames >= self._half:
             return CREDIT_WHEN_TIGHT
         if is_live or frames < self._quarter:
@@ -156,15 +167,11 @@ class IntakeQueue:
         self._waiting.append(owner)
         self.is_tight = True
 
-    def _live_done(self, result: Outcome | SpoolError) -> None:
-        owner, item = self._live_owners.popleft()
-        self._answered(owner, item, result, self._metrics.live_ack_ms)
-
-    def _done(self, result: Outcome | SpoolError) -> None:
-        owner, item = self._owners.popleft()
-        self._answered(owner, item, result, self._metrics.backlog_ack_ms)
-
-    def _answered(self, owner: Submitter, item: Intake, result: Outcome | SpoolError, waits: Histogram) -> None:
+    def _answered(
+        self, owners: deque[tuple[Submitter, Intake]], waits: Histogram, result: Outcome | SpoolError
+    ) -> None:
+        """The oldest item of a lane has its answer."""
+        owner, item = owners.popleft()
         if item.__class__ is RecordsIntake:
             answered_ms = self._answered_ms
             if not answered_ms:  # one look at the clock for a group
@@ -221,6 +228,21 @@ class IntakeQueue:
             self.is_tight = bool(self._waiting) or len(self) >= self._backlog_max
 
 
+def single_upload(body: bytes, terminal: int) -> Single | None:
+    """The head of the record in an UPLOAD of one, as a live sale is; None: `check_upload` must judge.
+
+    Says no more than that one takes it; the record's type is one that may be.
+    """
+    size = len(body) - UPLOAD_HEAD_BYTES
+    if size not in _LENGTHS or body[1] != 1 or body[2] != size or body[3] > LIVE:
+        return None
+    single: Single = SINGLE.unpack_from(body, UPLOAD_HEAD_BYTES)
+    kind, length, _, epoch, _, of_terminal, sequence, _, _, _ = single
+    if length != size or of_terminal != terminal or not epoch or not sequence or kind in RECORD_TYPES_FORBIDDEN:
+        return None
+    return single
+
+
 def check_upload(body: bytes, terminal: int) -> tuple[int, int, int]:
     """(epoch, first, last) of an UPLOAD of `terminal`, from its first and last record: O(1), whatever its length (R8).
 
@@ -236,7 +258,7 @@ def check_upload(body: bytes, terminal: int) -> tuple[int, int, int]:
         if (
             first_bytes in _LENGTHS
             and last_bytes in _LENGTHS
-            and flags <= 1
+            and flags <= LIVE
             and 0 < count <= RECORDS_PER_FRAME_MAX
             and epoch
             and first

@@ -33,6 +33,8 @@ FLAG_ANCHOR_KNOWN: Final = 0x01
 ROW_BYTES_MAX: Final = HEADER.size + 8 * RECORDS_PER_FRAME_MAX + BODY_BYTES_MAX_TCP
 
 _TRADE_TIMES: Final = tuple(struct.Struct(f"!{count}Q") for count in range(RECORDS_PER_FRAME_MAX + 1))
+_SINGLE: Final = struct.Struct(HEADER.format + "Q")
+_RECORDS: Final = int(RowKind.RECORDS)
 _KINDS: Final = frozenset(int(kind) for kind in RowKind)
 _KINDS_OF_RECORDS: Final = frozenset({int(RowKind.RECORDS), int(RowKind.SUSPECT)})
 
@@ -89,6 +91,16 @@ class PackedRow:
             return head + _TRADE_TIMES[count].pack(*self.trade_ms) + self.payload
         except (struct.error, IndexError) as error:
             raise OutOfRange(f"packed row: {error}") from error
+
+
+def encode_single(epoch: int, terminal: int, sequence: int, received_ms: int, trade_ms: int, record: bytes) -> bytes:
+    """`PackedRow.encode` of one record whose anchor is known, from values that fit: every live sale is packed here."""
+    return (
+        _SINGLE.pack(
+            _RECORDS, FLAG_ANCHOR_KNOWN, epoch, terminal, sequence, sequence, received_ms, 1, 0, len(record), trade_ms
+        )
+        + record
+    )
 
 
 def peek(data: bytes | memoryview) -> RowHead:

@@ -21,8 +21,11 @@ from ledger_sync.errors import SpoolClosed, SpoolError, SpoolFailure
 from ledger_sync.spool.accept import Acceptor
 from ledger_sync.spool.batches import Batches
 from ledger_sync.spool.epochs import Epochs
+from ledger_sync.spool.fold import replay
 from ledger_sync.spool.identity import SpoolIdentity, establish
+from ledger_sync.spool.places import Places
 from ledger_sync.spool.schema import open_writer
+from ledger_sync.spool.stored import StoredRows
 from protocol.ports import Clock, Files, Log, Random
 from protocol.trade_time import UtcOffset
 
@@ -49,13 +52,16 @@ TRANSITIONS: Final = {
 class Handles:
     """What exists while a connection is open."""
 
-    __slots__ = ("acceptor", "batches", "connection", "epochs")
+    __slots__ = ("acceptor", "batches", "connection", "epochs", "places")
 
     def __init__(self, connection: apsw.Connection, utc_offset_ms: UtcOffset, frontend: int, spool_id: bytes) -> None:
         self.connection = connection
         self.epochs = Epochs(connection)
-        self.acceptor = Acceptor(connection, self.epochs, utc_offset_ms)
-        self.batches = Batches(connection, self.epochs, frontend=frontend, spool_id=spool_id)
+        self.places = Places(connection, self.epochs.recent)
+        self.batches = Batches(connection, self.epochs, self.places, frontend=frontend, spool_id=spool_id)
+        stored = StoredRows(connection, self.places)
+        self.acceptor = Acceptor(connection, self.epochs, stored, utc_offset_ms, self.batches.last_row())
+        replay(connection, self.epochs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +122,10 @@ class Store:
                 files=ours.files,
                 log=ours.log,
             )
-            self._handles = Handles(connection, ours.utc_offset_ms, ours.frontend, self.identity.spool_id)
+            handles = Handles(connection, ours.utc_offset_ms, ours.frontend, self.identity.spool_id)
+            with connection:
+                handles.acceptor.fold()  # what a process that was killed had left to do
+            self._handles = handles
         except (apsw.Error, OSError) as error:
             _give_up(connection)
             raise SpoolFailure(f"cannot open the spool: {type(error).__name__}: {error}") from error
@@ -135,6 +144,8 @@ class Store:
         self._go(SpoolState.CLOSED)
         if handles is not None:
             try:
+                with handles.connection:
+                    handles.acceptor.fold()
                 handles.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             except apsw.Error as error:  # a reader is looking, or the disk fails: the WAL keeps what it has
                 self._log("spool.checkpoint_failed", path=self._settings.path, error=str(error))
@@ -188,6 +199,11 @@ class Store:
         handles.epochs.trim()
         self._maintain(handles)
 
+    def fold(self) -> None:
+        """Bring ranges, totals and runs in the file to where its rows are."""
+        with self.transaction() as handles:
+            handles.acceptor.fold()
+
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def _note_wal(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
@@ -210,7 +226,8 @@ class Store:
             self._wal_alarmed = False
 
     def checkpoint(self) -> bool:
-        """Write the whole WAL back and empty it; False if a reader held it up. Raises SpoolFailure."""
+        """Fold, write the whole WAL back and empty it; False if a reader held it up. Raises SpoolFailure."""
+        self.fold()
         with self.reading() as handles:
             try:
                 handles.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -12,10 +12,11 @@ import apsw
 
 from ledger_sync.ledger.accounts import AccountKind
 from ledger_sync.ledger.schema import open_reader as open_ledger
+from ledger_sync.spool.fold import totals_of
 from ledger_sync.spool.schema import open_reader as open_spool
 from protocol import rows
 from protocol.cards.apdu import Identity
-from protocol.codes import RowKind
+from protocol.codes import RecordType, RowKind
 from protocol.deny_list import DenyList, apply_delta
 from protocol.errors import RemoteError
 from protocol.messages import Tombstone
@@ -92,8 +93,12 @@ class SpoolEye:
 
     def totals(self) -> dict[int, tuple[int, int]]:
         """Terminal → (count, cents) of purchases and greys, as counted at intake (R15)."""
-        query = "SELECT terminal, sum(count), sum(cents) FROM totals WHERE type IN (1, 7) GROUP BY terminal"
-        return {terminal: (count, cents) for terminal, count, cents in self._rows(query)}
+        sums: dict[int, tuple[int, int]] = {}
+        for terminal, _, _, kind, count, cents in totals_of(self._connection):
+            if kind in {RecordType.PURCHASE, RecordType.GREY}:
+                before = sums.get(terminal, (0, 0))
+                sums[terminal] = (before[0] + count, before[1] + cents)
+        return sums
 
     def settlements(self) -> list[tuple[int, int, int, int]]:
         """(first row, last row, generation, position) of everything settled."""
