@@ -72,7 +72,7 @@ def play_rolled_back(directory: Path) -> None:
         till.flash.restore(image)
         site.reboot(till)
         for card in range(6, 11):  # the oracle is not asked any more: the terminal itself is broken
-            site.tap(till, FIRST_CARD + card, 700)
+            till.tap(FIRST_CARD + card, 700)
         site.world.run_until(site.world.time_ms + 40_000)
         site.invariants.raise_found()
         assert till.uplink is not None
