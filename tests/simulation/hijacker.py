@@ -2,8 +2,8 @@
 
 He can keep things back; that is done to every front-end here by outages. What he does besides: he speaks to the ledger
 in the front-end's name and brings it rows of his own making, and he offers its terminals a deny list of his own, from
-which the cards that he wants are gone. The ledger must book nothing of it and the terminals must apply nothing of it, and
-when the front-end is its owner's again, all must go on as before.
+which the cards that he wants are gone, or an old one on which they were not yet. The ledger must book nothing of it and
+the terminals must apply nothing of it, and when the front-end is its owner's again, all must go on as before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
+from frontend_server.server import FrontendServer
 from ledger_sync.link.session import FrontEndLink, LinkState
 from protocol import rows
 from protocol.codes import ListKind, RowKind
@@ -40,6 +41,7 @@ class Hijacker:
         self.rng = random.Random(f"{site.seed}:hijacker")
         self.host = Host(site.world, "hijacker")
         self._row = 0
+        self._oldest: ListVersion | None = None
         self._spool_id = self.rng.randbytes(16)
 
     def act(self) -> None:
@@ -111,6 +113,12 @@ class Hijacker:
         held = distribution.held(ListKind.DENY)
         if held is None:
             return
+        if self._oldest is None:
+            self._oldest = held
+        if self.rng.random() < 0.4:
+            self.site.world.count_fault("attack:old_list")
+            self._offer(server, self._oldest)
+            return
         self.site.world.count_fault("attack:forged_list")
         content = DenyList().content()
         head = replace(
@@ -120,12 +128,14 @@ class Hijacker:
             digest=sha256(content).digest(),
             signature=self.rng.choice((held.head.signature, self.rng.randbytes(64))),
         )
-        forged = ListVersion(head, held.certificate, content)
-        distribution._held[ListKind.DENY] = forged
-        server._push(forged)
+        self._offer(server, ListVersion(head, held.certificate, content))
+
+    def _offer(self, server: FrontendServer, version: ListVersion) -> None:
+        server.parts.distribution._held[ListKind.DENY] = version
+        server._push(version)
         self.site.after(PATIENCE_MS, lambda: self._caught(server))
 
-    def _caught(self, server: object) -> None:
+    def _caught(self, server: FrontendServer) -> None:
         """Its owner finds him out: what ran there is killed, and what the disk holds is started again."""
         if self.frontend.server is server:
             self.frontend.crash()

@@ -177,10 +177,7 @@ class Invariants:
             raise Violation("; ".join(self.oracle.faults))
         if result is None:
             return
-        if held == NO_VERSION:
-            denied: frozenset[int] = frozenset()
-        else:
-            denied = self.ledger.denied()[held]
+        denied = self._denied(till, held)
         if card in denied and result.outcome in {Outcome.SOLD, Outcome.GREY, Outcome.DONE}:
             raise Violation(f"terminal {till.number} with list {held} has sold to a card on it")
         if card not in denied and result.why is Why.DENY_LIST:
@@ -189,8 +186,15 @@ class Invariants:
     def presented(self, till: Till, card: int, held: Version, *, is_granted: bool) -> None:
         """A card at a door; `held` as for `tapped`."""
         assert self.ledger is not None
-        if is_granted and held != NO_VERSION and card in self.ledger.denied()[held]:
+        if is_granted and card in self._denied(till, held):
             raise Violation(f"door {till.number} with list {held} has opened for a card on it")
+
+    def _denied(self, till: Till, held: Version) -> frozenset[int]:
+        assert self.ledger is not None
+        issued = self.ledger.denied() | {NO_VERSION: frozenset()}
+        if held not in issued:
+            raise Violation(f"terminal {till.number} holds list {held}, which nobody has issued")
+        return issued[held]
 
     # -- every so often
 
