@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench kills simulate lock clean
+.PHONY: help demo test check bench kills simulate sabotage lock clean
 
 ARGS ?=
 SEEDS ?= 100
@@ -30,6 +30,7 @@ help:
 	@echo 'make bench   measurements                   ARGS="--help"'
 	@echo 'make kills   processes are killed at drawn moments, totals are compared     KILLS=200 SEED=7'
 	@echo 'make simulate  whole sites under virtual time, with faults   SEEDS=1000 FIRST_SEED=0'
+	@echo 'make sabotage  search the seeds for every planted bug, and write the table of docs/reliability.md'
 	@echo 'make lock    resolve pyproject.toml again into the two lock files'
 	@echo 'make clean   remove .venv, caches and builds'
 	@echo
@@ -54,6 +55,9 @@ kills: $(VENV)/.dev
 
 simulate: $(VENV)/.dev
 	@$(PY) -m tests.simulation --seeds $(SEEDS) --first $(FIRST_SEED) $(ARGS)
+
+sabotage: $(VENV)/.dev
+	@$(PY) -m tests.simulation.sabotage --write $(ARGS)
 
 $(VENV)/.created:
 	@set -e; python=; \

@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 
+from tests.simulation.big import run_big
 from tests.simulation.many import EXPECTED_FAULTS, Outcome, Summary, cores, run_many
 from tests.simulation.runner import commit
 
@@ -19,8 +20,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=cores(), help="processes; as many as there are cores")
     parser.add_argument("--selling-seconds", type=int, help="virtual seconds of sales under faults; else by the seed")
+    parser.add_argument("--site", type=int, metavar="N", help="one large site of N terminals instead of seeds")
+    parser.add_argument("--minutes", type=float, default=1.0, help="virtual minutes of its sales")
     parser.add_argument("--keep-going", action="store_true", help="run the other seeds after a failure")
     arguments = parser.parse_args(argv)
+    if arguments.site is not None:
+        return _big(arguments.site, arguments.minutes, arguments.first)
     selling_ms = None if arguments.selling_seconds is None else arguments.selling_seconds * 1000
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     print(f"commit {commit()}, seeds {seeds.start} to {seeds.stop - 1}, {arguments.jobs} processes")
@@ -33,6 +38,16 @@ def main(argv: list[str] | None = None) -> int:
     print()
     _tell(summary, time.monotonic() - began)
     return 1 if summary.failures else 0
+
+
+def _big(terminals: int, minutes: float, seed: int) -> int:
+    run = run_big(terminals, minutes=minutes, seed=seed)
+    print(
+        f"{run.terminals} terminals, {run.virtual_s:.0f} s of sales in {run.real_s:.1f} s:"
+        f" {run.times_real_time:.1f} times real time; {run.taps} taps, {run.events} events, booted in"
+        f" {run.boot_real_s:.1f} s; {run.agreement.records} records of money agree"
+    )
+    return 0
 
 
 def _progress(outcome: Outcome, summary: Summary, seconds: float) -> None:

@@ -131,6 +131,7 @@ class Hijacker:
         self._offer(server, ListVersion(head, held.certificate, content))
 
     def _offer(self, server: FrontendServer, version: ListVersion) -> None:
+        self.frontend.is_hijacked = True
         server.parts.distribution._held[ListKind.DENY] = version
         server._push(version)
         self.site.after(PATIENCE_MS, lambda: self._caught(server))

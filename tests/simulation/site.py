@@ -13,7 +13,7 @@ Everything random is drawn from `site.world.rng` or from generators named by the
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -46,7 +46,14 @@ from tests.simulation.world import Host, World
 CHECK_EVERY_EVENTS: Final = 1_000
 FRONTEND_HOST: Final = "frontend"
 LEDGER_HOST: Final = "ledger"
+ENTRIES_PER_OPERATION: Final = 2_000
 OPENING_CENTS: Final = (2_000, 50_000)
+
+
+def _parts(entries: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """As operators send them: so many in one operation."""
+    for first in range(0, len(entries), ENTRIES_PER_OPERATION):
+        yield entries[first : first + ENTRIES_PER_OPERATION]
 
 
 class Site:
@@ -145,8 +152,10 @@ class Site:
     def start(self, *, tills: bool = True) -> None:
         """Ledger with its registers, front-end, terminals."""
         entries = [register_entry(self.cards.load(number)) for number in self.cards.numbers()]
+        terminals = registrations(self.keys.registry)
         self.ledger.create(
-            ("register", {"terminals": registrations(self.keys.registry)}), ("card_issue", {"cards": entries})
+            *(("register", {"terminals": part}) for part in _parts(terminals)),
+            *(("card_issue", {"cards": part}) for part in _parts(entries)),
         )
         self.ledger.start()
         for one in self.frontends:
