@@ -12,17 +12,20 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from protocol.codes import Medium
+from protocol.codes import LinkType, Medium
+from protocol.handshake import TerminalIdentity
 from protocol.ports import Stream
 from protocol.session import TerminalSession
+from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.frontend_host import LEDGER_LINK
 from tests.simulation.ledger_host import ADMIN
-from tests.simulation.site import LEDGER_HOST, Site
+from tests.simulation.site import Site
 from tests.simulation.streams import VirtualStream
 from tests.simulation.world import Host
 
 TAPES_KEPT: Final = 48
 TAPE_BYTES_MAX: Final = 16 * 1024
+TYPE_AT: Final = 5  # of a link message, behind its length and version
 PATIENCE_MS: Final = 2_500
 BODY_BYTES_MAX: Final = 4_096
 
@@ -123,10 +126,16 @@ class Attacker:
             for each in one.host.streams
             if each.other is not None and each.other.host.name == LEDGER_HOST
         ]
+        said = self.lists_heard() if self.rng.random() < 0.5 else []
         tape = self._tape(of=LEDGER_HOST)
         if links and tape is not None:
             self.site.world.count_fault("attack:receipt")
-            self.rng.choice(links).arrive(self.rng.choice(tape.writes))
+            self.rng.choice(links).arrive(self.rng.choice(said or tape.writes))
+
+    def lists_heard(self) -> list[bytes]:
+        """Every LIST that the ledger has said, oldest first."""
+        writes = [data for each in self.tapes if each.speaker == LEDGER_HOST for data in each.writes]
+        return [data for data in writes if len(data) > TYPE_AT and data[TYPE_AT] == LinkType.LIST]
 
     def _forge(self) -> None:
         """A terminal that he does not have: its true identity, a key of his own; or noise."""
@@ -174,7 +183,7 @@ class _Liar:
 class _Impostor:
     """Goes through the whole handshake with a wrong key."""
 
-    def __init__(self, attacker: Attacker, identity: object) -> None:
+    def __init__(self, attacker: Attacker, identity: TerminalIdentity) -> None:
         self._attacker = attacker
         self._identity = identity
         self._session: TerminalSession | None = None
@@ -184,7 +193,7 @@ class _Impostor:
         rng, host = self._attacker.rng, self._attacker.host
         self._stream = stream
         self._session = TerminalSession(
-            self._identity,  # type: ignore[arg-type]
+            self._identity,
             rng.randbytes(16),
             medium=Medium.TCP,
             nonce=rng.randbytes(16),

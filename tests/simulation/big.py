@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -87,7 +88,7 @@ def run_big(terminals: int, *, minutes: float, seed: int = 0) -> BigRun:
         began = time.monotonic()
         site.start(tills=False)
         for at, till in enumerate(site.tills):
-            site.after(at * BOOT_MS // terminals, till.boot)
+            site.after(at * BOOT_MS // terminals, partial(site.reboot, till))
         site.run(BOOT_MS)
         booted = time.monotonic()
         drama = Drama(site, plan)

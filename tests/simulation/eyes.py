@@ -105,8 +105,12 @@ class SpoolEye:
         return int(count)
 
     def spool_id(self) -> bytes:
-        ((value,),) = self._rows("SELECT value FROM meta WHERE name = 'spool_id'")
-        return bytes(value)
+        rows_ = self._rows("SELECT value FROM meta WHERE name = 'spool_id'")
+        return bytes(rows_[0][0]) if rows_ else b""  # a disk may have lost even that
+
+    def last_row(self) -> int:
+        ((last,),) = self._rows("SELECT coalesce(max(id), 0) FROM rows")
+        return int(last)
 
     def suspects(self) -> int:
         ((count,),) = self._rows("SELECT count(*) FROM rows WHERE kind = ?", (int(RowKind.SUSPECT),))

@@ -8,12 +8,13 @@ from typing import Final
 
 from protocol.codes import TerminalKind
 from tests.simulation.attacker import Attacker
+from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.frontend_host import FrontendHost
 from tests.simulation.hijacker import Hijacker
 from tests.simulation.operators import Operators
 from tests.simulation.people import CUT_STEPS, People
 from tests.simulation.plan import Plan
-from tests.simulation.site import LEDGER_HOST, Site
+from tests.simulation.site import Site
 from tests.simulation.thief import Thief
 from tests.simulation.till import Till
 from tests.simulation.world import Host

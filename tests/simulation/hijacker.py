@@ -23,12 +23,15 @@ from protocol.link_messages import BatchMessage, LinkHello, Row, name_batch
 from protocol.list_transfer import ListVersion
 from protocol.ports import Stream
 from protocol.records import read_head, walk
+from tests.simulation.breakage import LEDGER_HOST
+from tests.simulation.eyes import SpoolEye
 from tests.simulation.frontend_host import LEDGER_LINK, FrontendHost
 from tests.simulation.keys import SITE
 from tests.simulation.site import Site
 from tests.simulation.world import Host
 
 ROWS_MAX: Final = 4
+RECEIPTS_KEPT: Final = 8
 PATIENCE_MS: Final = 1_500
 
 
@@ -40,13 +43,14 @@ class Hijacker:
         self.frontend = frontend
         self.rng = random.Random(f"{site.seed}:hijacker")
         self.host = Host(site.world, "hijacker")
-        self._row = 0
+        self._receipts: list[bytes] = []
+        """What the ledger has really signed, for rows that he made up under the numbers of true ones."""
         self._oldest: ListVersion | None = None
         self._spool_id = self.rng.randbytes(16)
 
     def act(self) -> None:
         """One abuse."""
-        self.rng.choice((self._bring_rows, self._bring_rows, self._serve_a_list))()
+        self.rng.choice((self._bring_rows, self._bring_rows, self._settle, self._settle, self._serve_a_list))()
 
     # -- to the ledger
 
@@ -56,10 +60,27 @@ class Hijacker:
             self.site.world.count_fault("attack:invented_batch")
             self.host.connect(LEDGER_LINK, _FalseFrontEnd(self, made))
 
+    def keep_receipts(self, data: bytes) -> None:
+        """Of his own batches; the last few."""
+        self._receipts = [*self._receipts[-RECEIPTS_KEPT + 1 :], data]
+
+    def _settle(self) -> None:
+        """A receipt for his rows, to the front-end that waits for one for its own."""
+        links = [
+            each
+            for each in self.frontend.host.streams
+            if each.other is not None and each.other.host.name == LEDGER_HOST
+        ]
+        if links and self._receipts:
+            self.site.world.count_fault("attack:foreign_receipt")
+            links[0].arrive(self.rng.choice(self._receipts))
+
+    def _eye(self) -> SpoolEye:
+        return self.site.invariants.spools()[self.site.frontends.index(self.frontend)]
+
     def _altered_rows(self) -> list[bytes]:
         """True rows of the spool, each with something changed: amount, card, terminal, number, seal."""
-        eye = self.site.invariants.spools()[self.site.frontends.index(self.frontend)]
-        stored = eye.records_rows(ROWS_MAX)
+        stored = self._eye().records_rows(ROWS_MAX)
         return [self._altered(data) for data in stored]
 
     def _altered(self, data: bytes) -> bytes:
@@ -83,7 +104,7 @@ class Hijacker:
             frontend=self.frontend.number,
             spool_id=self._spool_id,
             spool_birth_ms=self.host.now_ms(),
-            last_row=self._row,
+            last_row=self._eye().last_row(),
             nonce=self.rng.randbytes(16),
             ledger_generation=0,
             ledger_position=0,
@@ -97,9 +118,9 @@ class Hijacker:
         )
 
     def batch(self, made: list[bytes]) -> BatchMessage:
-        """Named as any batch is, so that the ledger must look at what is in it."""
-        numbered: list[Row] = [(self._row + 1 + at, data) for at, data in enumerate(made)]
-        self._row += len(made)
+        """Named as any batch is, so that the ledger must look into it; numbered as the true rows that follow."""
+        first = self._eye().last_row() + 1
+        numbered: list[Row] = [(first + at, data) for at, data in enumerate(made)]
         return BatchMessage(name_batch(self.frontend.number, self._spool_id, numbered), numbered)
 
     # -- to the terminals
@@ -165,6 +186,8 @@ class _FalseFrontEnd:
             link.receive(data, self._hijacker.host.now_ms())
         except RemoteError:
             return
+        if link.state is LinkState.UP and not self._made:
+            self._hijacker.keep_receipts(data)
         if link.state is LinkState.UP and self._made:
             link.send(self._hijacker.batch(self._made))
             self._made = []

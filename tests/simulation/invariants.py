@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from protocol.cards.apdu import Identity
 from protocol.codes import ListKind, RecordType
+from protocol.limits import BATCHES_OUTSTANDING_MAX
 from protocol.list_kinds import DOCUMENT_KINDS
 from protocol.signed import NO_VERSION, Version
 from terminal_sim.card import CardStore
@@ -25,6 +27,8 @@ from tests.simulation.eyes import SpoolEye
 from tests.simulation.frontend_host import FrontendHost
 from tests.simulation.ledger_eye import TAKEN_SIGN, LedgerEye
 from tests.simulation.till import Till
+
+STRANGERS_MAX: Final = 64  # connections of attackers, the ledger and a hijacker that one front-end may see at once
 
 
 class Violation(AssertionError):
@@ -208,6 +212,7 @@ class Invariants:
         for frontend in frontends:
             self._check_list_at(frontend)
             self._check_sessions(frontend)
+            self._check_bounds(frontend)
 
     def _check_sessions(self, frontend: FrontendHost) -> None:
         """Whoever is logged in is who it says it is: its connection comes from that terminal's machine."""
@@ -216,6 +221,25 @@ class Invariants:
         for status in frontend.server.parts.sessions.statuses():
             if status.live is not None and not status.address.startswith(f"till-{status.terminal}:"):
                 raise Violation(f"{status.address} is logged in as terminal {status.terminal}")
+
+    def _check_bounds(self, frontend: FrontendHost) -> None:
+        """Nothing that a server keeps grows beyond what it has promised, whoever talks to it."""
+        server, forwarder = frontend.server, frontend.forwarder
+        if server is None or forwarder is None:
+            return
+        settings = server.parts.settings
+        bounds = {
+            "frames in the intake": (len(server.parts.intake), settings.intake_frames_max + len(frontend.host.streams)),
+            "batches without a receipt": (len(forwarder._outbox), BATCHES_OUTSTANDING_MAX),
+            "connections": (len(frontend.host.streams), 3 * len(self.tills) + STRANGERS_MAX),
+            "bytes to one peer": (
+                max((each.write_buffer_bytes() for each in frontend.host.streams), default=0),
+                2 * settings.write_buffer_bytes_max,
+            ),
+        }
+        for what, (count, most) in bounds.items():
+            if count > most:
+                raise Violation(f"front-end: {count} {what}, at most {most} are meant to be")
 
     def check_cards(self) -> None:
         """All of them, and all that was ever wrong; `tapped` has looked at each as it was used."""

@@ -16,13 +16,13 @@ from tests.simulation.runner import Run, SeedFailed, run_seed
 TWICE_EVERY: Final = 100  # the share of seeds that are run twice, to compare trace hashes
 CHUNK_SEEDS: Final = 4  # handed to a process at a time
 EXPECTED_FAULTS: Final = (
-    "answered_twice", "attack:forge", "attack:forged_list", "attack:invented_batch", "attack:invented_record",
-    "attack:noise", "attack:old_list", "attack:receipt", "attack:reflect", "attack:replay", "attack:splice",
-    "attack:stall", "bit_flip", "bytes_swallowed", "cancel", "card_torn", "close_day", "crash:frontend",
-    "crash:frontend2", "crash:ledger", "crash:till", "cut_at_door", "cut_in_boot", "cut_in_tap", "cut_in_uplink",
-    "disk_full", "file_error", "late_bytes", "list_change", "orderly_ledger_stop", "orderly_stop", "outage",
-    "partition", "power_cut:frontend", "power_cut:ledger", "power_cut_after_debit", "publish", "replaced", "reset",
-    "slow_link", "stall", "stolen_terminal", "topup", "torn_write", "twin_connection", "unsynced_write_lost",
+    "answered_twice", "attack:foreign_receipt", "attack:forge", "attack:forged_list", "attack:invented_batch",
+    "attack:invented_record", "attack:noise", "attack:old_list", "attack:receipt", "attack:reflect", "attack:replay",
+    "attack:splice", "attack:stall", "bit_flip", "bytes_swallowed", "cancel", "card_torn", "close_day",
+    "crash:frontend", "crash:frontend2", "crash:ledger", "crash:till", "cut_at_door", "cut_in_boot", "cut_in_tap",
+    "cut_in_uplink", "disk_full", "file_error", "late_bytes", "list_change", "orderly_ledger_stop", "orderly_stop",
+    "outage", "partition", "power_cut:frontend", "power_cut:ledger", "power_cut_after_debit", "publish", "replaced",
+    "reset", "slow_link", "stall", "stolen_terminal", "topup", "torn_write", "twin_connection", "unsynced_write_lost",
 )  # fmt: skip
 """Each of these must have fired at least once over a set of seeds that claims anything."""
 

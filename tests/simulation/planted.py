@@ -18,7 +18,13 @@ import pytest
 from tests.simulation import planted_frontend as frontend
 from tests.simulation import planted_ledger as ledger
 from tests.simulation import planted_terminal as terminal
-from tests.simulation.plays import play_dead_sector, play_lost_card, play_restored_ledger, play_rolled_back
+from tests.simulation.plays import (
+    play_dead_sector,
+    play_lost_card,
+    play_old_list_again,
+    play_restored_ledger,
+    play_rolled_back,
+)
 from tests.simulation.runner import run_seed, scratch
 
 SEEDS_MAX: Final = 200  # a bug that so many seeds do not show is a hole in the harness
@@ -57,7 +63,7 @@ PLANTS: Final = (
     Plant("ignore a restored ledger", frontend.ignore_a_restored_ledger, play_restored_ledger),
     Plant("send each row once", frontend.send_each_row_once),
     Plant("lists wait for the next log-in", frontend.lists_wait_for_the_next_log_in, play_lost_card),
-    Plant("accept an older list at the front-end", frontend.accept_an_older_list),
+    Plant("accept an older list at the front-end", frontend.accept_an_older_list, play_old_list_again),
     Plant("apply a delta on the wrong base", frontend.apply_a_delta_on_the_wrong_base),
     Plant("credit 0 while the disk refuses", frontend.credit_nothing_while_the_disk_refuses),
     Plant("never ask again for a damaged list", frontend.never_ask_again_for_a_damaged_list),

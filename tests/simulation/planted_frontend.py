@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from frontend_server import distribution
 from frontend_server.distribution import Distribution
 from frontend_server.intake import IntakeQueue, Submitter
+from frontend_server.list_cache import next_version
 from frontend_server.server import FrontendServer
 from frontend_server.terminal import TAKES, Phase, TerminalConnection
 from ledger_sync.link.outbox import Outbox
@@ -19,6 +20,7 @@ from ledger_sync.spool import Outcome, OutcomeKind, RecordsIntake, Spool, store
 from ledger_sync.spool.accept import Acceptor
 from ledger_sync.spool.batches import Batch, Batches
 from ledger_sync.spool.intake import Intake
+from ledger_sync.spool.schema import open_writer
 from protocol import aead, session
 from protocol.codes import Suite
 from protocol.link_messages import CHAIN_START, Receipt
@@ -127,7 +129,7 @@ def count_only_purchases_at_intake(patch: pytest.MonkeyPatch) -> None:
 
 
 def _spool_with(synchronous: str, patch: pytest.MonkeyPatch) -> None:
-    opens = store.open_writer
+    opens = open_writer
 
     def opened(path: str, *, vfs: str | None, synchronous: str) -> Any:
         connection = opens(path, vfs=vfs, synchronous=synchronous)
@@ -183,7 +185,7 @@ def accept_an_older_list(patch: pytest.MonkeyPatch) -> None:
 
 
 def apply_a_delta_on_the_wrong_base(patch: pytest.MonkeyPatch) -> None:
-    make, make_next = Distribution._make, distribution.next_version
+    make, make_next = Distribution._make, next_version
 
     def makes(taken: Distribution, kind: Any, offered: Any) -> None:
         held = taken._held.get(kind)
@@ -192,7 +194,8 @@ def apply_a_delta_on_the_wrong_base(patch: pytest.MonkeyPatch) -> None:
         make(taken, kind, offered)
 
     def blindly(held: Any, head: Any, certificate: Any, *, base: Any, data: bytes) -> ListVersion:
-        made = make_next(held, _Anything(head), certificate, base=base, data=data)
+        head_of_anything: Any = _Anything(head)
+        made = make_next(held, head_of_anything, certificate, base=base, data=data)
         return ListVersion(head, certificate, made.content, {}, made.older_certificates)
 
     patch.setattr(Distribution, "_make", makes)

@@ -6,14 +6,14 @@ from typing import Any, Final
 
 import pytest
 
-from ledger_sync.ledger import checks, claims, judge, posting, schema
+from ledger_sync.ledger import checks, claims, flows, judge, orders, posting, schema
 from ledger_sync.ledger.books import CardState
 from ledger_sync.ledger.core import Ledger
 from ledger_sync.ledger.judge import Judge
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps
 from ledger_sync.ledger.service import LedgerService
-from protocol.codes import CardKind
+from protocol.codes import CardKind, PostingResult
 from protocol.link_messages import BatchMessage
 
 GREY_MS_MAX: Final = 2_000
@@ -149,12 +149,12 @@ def allow_a_refund_of_nothing(patch: pytest.MonkeyPatch) -> None:
 
 def leave_an_order_in_flight(patch: pytest.MonkeyPatch) -> None:
     """A load is booked from the order, and the order stands as if it had not been executed."""
-    patch.setattr(claims.orders, "execute", lambda *_: True)
+    patch.setattr(orders, "execute", lambda *_: True)
 
 
 def collect_a_meal_without_its_booking(patch: pytest.MonkeyPatch) -> None:
     """A collection pays the merchant, and the booking goes on waiting."""
-    effect = claims.effect
+    effect = flows.effect
 
     def takes(type_: int, cents: int, merchant: int, **rest: Any) -> Any:
         return effect(1 if type_ == 0x22 and rest.get("is_met") else type_, cents, merchant, **rest)
@@ -168,7 +168,7 @@ def quarantine_blocks_what_follows(patch: pytest.MonkeyPatch) -> None:
 
     def checked(raw: bytes, state: Any, sequence: int, *rest: Any, **more: Any) -> Any:
         if sequence <= state.quarantined_to:
-            return checks._flaw(checks.PostingResult.QUARANTINED_SEAL)
+            return checks._flaw(PostingResult.QUARANTINED_SEAL)
         return check(raw, state, sequence, *rest, **more)
 
     patch.setattr(posting, "check_record", checked)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from protocol import list_receiver
 from protocol.cards.aes import AesCardCore
+from protocol.codes import ListForm
 from protocol.list_receiver import ListReceiver
-from protocol.signed import SignedHead
+from protocol.signed import NO_HEAD, SignedHead
 from terminal_sim import connection
 from terminal_sim.lists import DenyListMemory
 from terminal_sim.memory import Memory
@@ -80,11 +80,11 @@ def take_an_older_list(patch: pytest.MonkeyPatch) -> None:
     receive = ListReceiver.receive_offer
 
     def receives(receiver: ListReceiver, offer: Any) -> Any:
-        held, receiver._held = receiver._held, list_receiver.NO_HEAD
-        if offer.head == held or offer.form != list_receiver.ListForm.SNAPSHOT:
+        held, receiver._held = receiver._held, NO_HEAD
+        if offer.head == held or offer.form != ListForm.SNAPSHOT:
             receiver._held = held
         events = receive(receiver, offer)
-        if receiver._held == list_receiver.NO_HEAD:
+        if receiver._held == NO_HEAD:
             receiver._held = held
         return events
 
@@ -105,7 +105,7 @@ def apply_a_list_without_its_digest(patch: pytest.MonkeyPatch) -> None:
     content = ListReceiver._content
 
     def contents(receiver: ListReceiver, staging: Any, data: bytes) -> bytes | None:
-        if staging.form != list_receiver.ListForm.DELTA:
+        if staging.form != ListForm.DELTA:
             return content(receiver, staging, data)
         return receiver._store.held_content()
 

@@ -9,6 +9,7 @@ from terminal_sim.firmware import Outcome, Why
 from terminal_sim.ring import SLOTS_PER_SECTOR
 from terminal_sim.uplink import UplinkState
 from tests.simulation.agreement import Agreement, agree
+from tests.simulation.attacker import Attacker
 from tests.simulation.invariants import Violation
 from tests.simulation.keys import FIRST_CARD
 from tests.simulation.runner import drain
@@ -99,6 +100,25 @@ def play_dead_sector(directory: Path) -> tuple[Agreement, int]:
         site.tap(till, FIRST_CARD, 100)
         drain(site)
         return agree(site, allowed=frozenset({"grey", "tombstone"})), SLOTS_PER_SECTOR
+
+
+def play_old_list_again(directory: Path) -> None:
+    """Somebody on the wire says every list of the ledger again, the oldest last: nothing goes back (R27)."""
+    with Site(SEED, directory / "site", check_every_events=100) as site:
+        attacker = Attacker(site)
+        site.start()
+        site.run(3_000)
+        for card in range(3):
+            site.report_lost(FIRST_CARD + card)
+            site.run(2_000)
+        lists = attacker.lists_heard()
+        assert len(lists) > 3
+        for data in reversed(lists):
+            link = next(each for each in site.frontend.host.streams if each.other in list(site.ledger.host.streams))
+            link.arrive(data)
+            site.run(500)
+        drain(site)
+        agree(site)
 
 
 def play_lost_card(directory: Path) -> None:

@@ -16,17 +16,19 @@ from terminal_sim.card import Disturbance, Effect, Moment
 from terminal_sim.firmware import Outcome, Why
 from terminal_sim.flash import CutAfter
 from tests.simulation.agreement import agree
+from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.keys import FIRST_CARD
 from tests.simulation.plays import (
     play_dead_sector,
     play_lost_card,
+    play_old_list_again,
     play_restored_ledger,
     play_rolled_back,
     sell,
     started,
 )
 from tests.simulation.runner import drain
-from tests.simulation.site import FRONTEND_HOST, LEDGER_HOST, Site
+from tests.simulation.site import FRONTEND_HOST, Site
 
 DEBIT: Final = 2  # commands of an ordinary tap, counted from 0: SELECT, AUTHENTICATE, DEBIT, CONFIRM
 
@@ -224,6 +226,10 @@ def test_power_cut_inside_a_flash_operation_of_a_sale_costs_nobody_a_cent(site: 
     drain(site)
     paid = sum(one.amount_cents for one in site.oracle.executed.values())
     assert agree(site).ledger_cents == paid
+
+
+def test_a_list_said_again_by_somebody_on_the_wire_changes_nothing(tmp_path: Path) -> None:
+    play_old_list_again(tmp_path)
 
 
 def test_both_machines_of_the_back_room_lose_power_together_and_nothing_is_missing(site: Site) -> None:
