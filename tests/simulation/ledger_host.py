@@ -22,6 +22,7 @@ from tests.simulation.world import Host
 
 ADMIN: Final = "/run/onecard/ledger-admin.sock"
 RESTART_MS: Final = 1_000
+PATIENCE_MS: Final = 20_000  # of an operator: longer than any stall of a play
 OPERATOR: Final = "Li Na"
 Answer = dict[str, Any]
 
@@ -123,7 +124,9 @@ class LedgerHost:
 
     def ask(self, request: Answer, answered: Callable[[Answer | None], None]) -> None:
         """One admin request over the admin socket; None: the connection ended without an answer."""
-        self.host.connect(ADMIN, _AdminClient({"operator": OPERATOR} | request, answered))
+        client = _AdminClient({"operator": OPERATOR} | request, answered)
+        self.host.connect(ADMIN, client)
+        self.host.world.after(PATIENCE_MS, client.give_up)
 
     # -- backups
 
@@ -175,6 +178,12 @@ class _AdminClient:
                 self._tell(None)
             assert self._stream is not None
             self._stream.close()
+
+    def give_up(self) -> None:
+        """Nobody has answered: the newline of the request may have been hit by a flipped bit."""
+        if self._answered is not None and self._stream is not None:
+            self._stream.abort()
+        self._tell(None)
 
     def drained(self) -> None:
         pass

