@@ -127,7 +127,6 @@ def _terminals(dumps: list[dict[str, Any]]) -> Totals:
 def _spools(site: Site) -> Totals:
     """What every spool counted at intake, less what two of them hold: each record that moves money once."""
     totals: Totals = {}
-    free: set[tuple[int, int, int]] = set()
     with ExitStack() as stack:
         readers = [stack.enter_context(SpoolReader.open(one.spool_path)) for one in site.frontends]
         for reader, eye in zip(readers, site.invariants.spools(), strict=True):
@@ -137,12 +136,11 @@ def _spools(site: Site) -> Totals:
             for one in reader.totals():
                 if one["type"] in MONEY_TYPES:
                     totals[one["terminal"]] = _plus(totals.get(one["terminal"]), (one["count"], one["cents"]))
-            free |= eye.free_records(MONEY_TYPES)
+            for terminal, _, _ in eye.free_records(MONEY_TYPES):  # a terminal's own count leaves them out, as twins do
+                totals[terminal] = _plus(totals.get(terminal), (-1, 0))
         twins = find_twins(readers)
     if twins.differing:
         raise Violation(f"{twins.differing} records differ between two spools")
-    for terminal, _, _ in free:  # a terminal's own count leaves them out (docs/protocol.md §7.1)
-        totals[terminal] = _plus(totals.get(terminal), (-1, 0))
     for terminal, (count, cents) in twins.terminals.items():
         totals[terminal] = _plus(totals.get(terminal), (-count, -cents))
     return _without_idle(totals)

@@ -6,7 +6,9 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from protocol.codes import TerminalKind
+from protocol.codes import AbortReason, RecordType, TerminalKind
+from protocol.record_bodies import Aborted
+from terminal_sim.selling_terminal import SellingTerminal
 from tests.simulation.attacker import Attacker
 from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.frontend_host import FrontendHost
@@ -46,6 +48,7 @@ class Drama:
         site.ledger.host.work_ms = self.rng.choice((1, 5, 60))
         for till in site.tills:
             till.on_cut = self._power_gone
+        self._fill_memories()
         self._every(plan.tap_gap_ms, self.people.arrive)
         happenings: dict[str, Callable[[], None]] = {
             "outage": self.outage,
@@ -70,6 +73,15 @@ class Drama:
             self._every(INVENTION_GAP_MS, self.thief.act)
         if plan.hijacked:
             self._every(INVENTION_GAP_MS, Hijacker(site, self.rng.choice(site.frontends)).act)
+
+    def _fill_memories(self) -> None:
+        """Technical records, as after a morning of cards that were taken away too early."""
+        for till in self.site.tills:
+            terminal = till.terminal
+            if isinstance(terminal, SellingTerminal):
+                for _ in range(self.plan.records_before):
+                    if not terminal.memory_full:
+                        terminal.write_plain(Aborted(int(RecordType.PURCHASE), AbortReason.CARD_REMOVED, 0))
 
     def _every(self, mean_ms: int, what: Callable[[], None]) -> None:
         def due() -> None:

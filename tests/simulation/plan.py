@@ -49,6 +49,8 @@ class Plan:
     gaps: dict[str, int] = field(default_factory=dict)
     commit_ms: int = 2
     callback_ms: int = 1
+    records_before: int = 0
+    """That every terminal that sells has in its memory when the play begins: small rings wrap within it."""
     has_fragile_disks: bool = False
     """Power cuts of front-end and ledger lose what was not synced, below SQLite; else they are kills."""
     stolen: bool = False
@@ -72,6 +74,7 @@ class Plan:
             gaps={kind: rng.randint(*gap) for kind, gap in kinds.items() if rng.random() >= OFF_SHARE},
             commit_ms=rng.choice((1, 4, 25, 120)),
             callback_ms=rng.choice((1, 3, 30)),
+            records_before=rng.choice((0, 0, 0, 0, 100)),
             has_fragile_disks=rng.random() < 0.3,
             stolen=rng.random() < 0.2,
             hijacked=rng.random() < 0.2,
