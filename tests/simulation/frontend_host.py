@@ -47,8 +47,6 @@ class FrontendHost:
         self._log = log
         self.published: dict[ListKind, int] = {}
         """Counter of the version in the file of each kind of document; none: nobody has published any."""
-        self.is_hijacked = False
-        """What its memory says is somebody else's word."""
         self.free_percent = 100
         """Of the volume that the spool is on."""
         self.spool: Spool | None = None
@@ -63,7 +61,6 @@ class FrontendHost:
     def start(self) -> None:
         """As a process would: open the spool, compose, listen."""
         assert self.server is None
-        self.is_hijacked = False
         host, log, keys = self.host, self._log, self._keys
         self.spool = Spool.open(
             self.spool_path,

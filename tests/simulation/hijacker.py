@@ -11,16 +11,17 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 from frontend_server.server import FrontendServer
 from ledger_sync.link.session import FrontEndLink, LinkState
 from protocol import rows
-from protocol.codes import ListKind, RowKind
+from protocol.codes import ListForm, ListKind, RowKind
 from protocol.deny_list import DenyList
 from protocol.errors import RemoteError
 from protocol.link_messages import BatchMessage, LinkHello, Row, name_batch
 from protocol.list_transfer import ListVersion
+from protocol.messages import ListOffer
 from protocol.ports import Stream
 from protocol.records import read_head, walk
 from tests.simulation.breakage import LEDGER_HOST
@@ -31,7 +32,8 @@ from tests.simulation.site import Site
 from tests.simulation.world import Host
 
 ROWS_MAX: Final = 4
-RECEIPTS_KEPT: Final = 8
+LOOK_MS: Final = 15
+LOOKS_MAX: Final = 300
 PATIENCE_MS: Final = 1_500
 
 
@@ -43,14 +45,13 @@ class Hijacker:
         self.frontend = frontend
         self.rng = random.Random(f"{site.seed}:hijacker")
         self.host = Host(site.world, "hijacker")
-        self._receipts: list[bytes] = []
-        """What the ledger has really signed, for rows that he made up under the numbers of true ones."""
-        self._oldest: ListVersion | None = None
+        server = frontend.server
+        self._oldest = None if server is None else server.parts.distribution.held(ListKind.DENY)
         self._spool_id = self.rng.randbytes(16)
 
     def act(self) -> None:
         """One abuse."""
-        self.rng.choice((self._bring_rows, self._bring_rows, self._settle, self._settle, self._serve_a_list))()
+        self.rng.choice((self._bring_rows, self._serve_a_list))()
 
     # -- to the ledger
 
@@ -60,20 +61,23 @@ class Hijacker:
             self.site.world.count_fault("attack:invented_batch")
             self.host.connect(LEDGER_LINK, _FalseFrontEnd(self, made))
 
-    def keep_receipts(self, data: bytes) -> None:
-        """Of his own batches; the last few."""
-        self._receipts = [*self._receipts[-RECEIPTS_KEPT + 1 :], data]
+    def settle_with(self, receipt: bytes, looks: int = LOOKS_MAX) -> None:
+        """What the ledger has truly signed, for rows that he made up under the numbers of true ones.
 
-    def _settle(self) -> None:
-        """A receipt for his rows, to the front-end that waits for one for its own."""
+        He waits for the moment at which the front-end waits for a receipt of its own rows.
+        """
+        forwarder, eye = self.frontend.forwarder, self._eye()
         links = [
             each
             for each in self.frontend.host.streams
             if each.other is not None and each.other.host.name == LEDGER_HOST
         ]
-        if links and self._receipts:
+        is_up = forwarder is not None and forwarder.state()["state"] == "up"
+        if is_up and links and eye.unsettled_rows():
             self.site.world.count_fault("attack:foreign_receipt")
-            links[0].arrive(self.rng.choice(self._receipts))
+            links[0].arrive(receipt)
+        elif looks > 1:
+            self.site.after(LOOK_MS, lambda: self.settle_with(receipt, looks - 1))
 
     def _eye(self) -> SpoolEye:
         return self.site.invariants.spools()[self.site.frontends.index(self.frontend)]
@@ -134,9 +138,7 @@ class Hijacker:
         held = distribution.held(ListKind.DENY)
         if held is None:
             return
-        if self._oldest is None:
-            self._oldest = held
-        if self.rng.random() < 0.4:
+        if self._oldest is not None and self.rng.random() < 0.5:
             self.site.world.count_fault("attack:old_list")
             self._offer(server, self._oldest)
             return
@@ -152,9 +154,20 @@ class Hijacker:
         self._offer(server, ListVersion(head, held.certificate, content))
 
     def _offer(self, server: FrontendServer, version: ListVersion) -> None:
-        self.frontend.is_hijacked = True
-        server.parts.distribution._held[ListKind.DENY] = version
-        server._push(version)
+        """To every terminal that is logged in, in its own session, whatever it holds; found out a little later."""
+        offer = ListOffer(
+            form=ListForm.SNAPSHOT,
+            base_generation=0,
+            base_counter=0,
+            transfer_bytes=len(version.content),
+            head=version.head_bytes,
+            certificate=version.certificate_bytes,
+            data=version.content,
+        ).encode()
+        for live in server.parts.sessions:
+            session: Any = live  # what sends to its terminal is nobody's to call but his
+            session._send(offer)
+            session._settle()
         self.site.after(PATIENCE_MS, lambda: self._caught(server))
 
     def _caught(self, server: FrontendServer) -> None:
@@ -187,7 +200,7 @@ class _FalseFrontEnd:
         except RemoteError:
             return
         if link.state is LinkState.UP and not self._made:
-            self._hijacker.keep_receipts(data)
+            self._hijacker.settle_with(data)
         if link.state is LinkState.UP and self._made:
             link.send(self._hijacker.batch(self._made))
             self._made = []

@@ -334,7 +334,7 @@ class Invariants:
         if durable < before:
             raise Violation(f"front-end: list {durable} on disk after {before}")
         self._frontend_lists[frontend.number] = durable
-        if frontend.server is not None and not frontend.is_hijacked:
+        if frontend.server is not None:
             # it may know more than a failing disk has taken, never less
             distribution = frontend.server.parts.distribution
             version = distribution.version(ListKind.DENY)

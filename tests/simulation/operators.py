@@ -13,6 +13,7 @@ from typing import Any, Final
 from protocol.codes import CardKind, ListKind, TerminalKind
 from protocol.trade_time import MS_PER_DAY, MS_PER_MINUTE
 from terminal_sim.card_kinds import kind_of
+from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.frontend_host import ZONE_MINUTES
 from tests.simulation.site import Site
 from tests.simulation.till import Till
@@ -20,6 +21,7 @@ from tests.simulation.till import Till
 AGAIN_MS: Final = 700
 LOOK_MS: Final = 200
 LOAD_CENTS: Final = (500, 2_000, 5_000)
+SPOILT_SHARE: Final = 0.12
 PERSONS: Final = ("Li Na", "Wang Wei")
 
 
@@ -46,6 +48,7 @@ class Operators:
         """A card is reported lost, found again, or given up."""
         rng, site = self.rng, self.site
         site.world.count_fault("list_change")
+        self._spoil()
         if self._lost and rng.random() < 0.5:
             card = self._lost.pop(rng.randrange(len(self._lost)))
             if rng.random() < 0.2:
@@ -59,6 +62,14 @@ class Operators:
         if card not in self._lost and card not in self._cancelled:
             self._lost.append(card)
             site.report_lost(card)
+
+    def _spoil(self) -> None:
+        """Now and then what can go wrong goes wrong for this very operation: a file, or the message that tells of it."""
+        luck = self.rng.random()
+        if luck < SPOILT_SHARE:
+            self.site.ledger.host.file_failures += 1
+        elif luck < 2 * SPOILT_SHARE:
+            self.site.world.corrupt_next[LEDGER_HOST] = self.rng.randrange(3)
 
     def top_up(self) -> None:
         """Cash over the counter, for one station and one card that can take it."""

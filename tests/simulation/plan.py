@@ -75,7 +75,7 @@ class Plan:
             commit_ms=rng.choice((1, 4, 25, 120)),
             callback_ms=rng.choice((1, 3, 30)),
             records_before=rng.choice((0, 0, 0, 0, 100)),
-            has_fragile_disks=rng.random() < 0.3,
+            has_fragile_disks=rng.random() < 0.4,
             stolen=rng.random() < 0.2,
             hijacked=rng.random() < 0.2,
         )

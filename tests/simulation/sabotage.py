@@ -27,6 +27,8 @@ MARKS: Final = ("<!-- planted: begin -->\n", "<!-- planted: end -->")
 
 def recorded() -> dict[str, Any]:
     """Name → seed (None: a scene), seeds it took, and what was said."""
+    if not RECORDED.exists():
+        return {}
     found: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
     return found
 
@@ -52,14 +54,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="record what was found")
     arguments = parser.parse_args(argv)
     names = arguments.names or [one.name for one in PLANTS]
-    found: dict[str, Any] = recorded() if RECORDED.exists() else {}
+    found: dict[str, Any] = {}
     missed = []
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         began = time.monotonic()
         for name, caught in zip(names, pool.map(_search, names), strict=True):
             if caught is None:
                 missed.append(name)
-                found.pop(name, None)
                 print(f"NOT CAUGHT in {SEEDS_MAX} seeds: {name}", flush=True)
                 continue
             found[name] = asdict(caught)
@@ -67,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{name}: {by}: {caught.said}", flush=True)
     print(f"{len(names) - len(missed)} of {len(names)} caught, {time.monotonic() - began:.0f} s")
     if arguments.write:
-        in_order = {one.name: found[one.name] for one in PLANTS if one.name in found}
+        known = {name: one for name, one in recorded().items() if name not in missed} | found
+        in_order = {one.name: known[one.name] for one in PLANTS if one.name in known}
         RECORDED.write_text(json.dumps(in_order, indent=1) + "\n", encoding="utf-8")
         if len(in_order) == len(PLANTS):
             text = PAGE.read_text(encoding="utf-8")
