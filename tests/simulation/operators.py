@@ -64,7 +64,7 @@ class Operators:
             site.report_lost(card)
 
     def _spoil(self) -> None:
-        """Now and then what can go wrong goes wrong for this very operation: a file, or the message that tells of it."""
+        """Now and then the very operation is hit: a file of the ledger, or the message that tells of it."""
         luck = self.rng.random()
         if luck < SPOILT_SHARE:
             self.site.ledger.host.file_failures += 1
