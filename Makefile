@@ -6,11 +6,14 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench kills simulate sabotage lock clean
+.PHONY: help demo test check bench kills simulate sabotage fuzz fuzz-atheris lock clean
 
 ARGS ?=
 SEEDS ?= 100
 FIRST_SEED ?= 0
+FRAMES ?= 10000000
+TARGET ?= message up
+SECONDS ?= 60
 PYTHON ?=
 UV_VERSION := 0.13.9
 
@@ -31,6 +34,8 @@ help:
 	@echo 'make kills   processes are killed at drawn moments, totals are compared     KILLS=200 SEED=7'
 	@echo 'make simulate  whole sites under virtual time, with faults   SEEDS=1000 FIRST_SEED=0'
 	@echo 'make sabotage  search the seeds for every planted bug, and write the table of docs/reliability.md'
+	@echo 'make fuzz    bent bytes and hostile sequences on every decoder and state machine    FRAMES=100000000 SEED=1'
+	@echo 'make fuzz-atheris  one decoder, guided by coverage     TARGET="packed row" SECONDS=60'
 	@echo 'make lock    resolve pyproject.toml again into the two lock files'
 	@echo 'make clean   remove .venv, caches and builds'
 	@echo
@@ -58,6 +63,13 @@ simulate: $(VENV)/.dev
 
 sabotage: $(VENV)/.dev
 	@$(PY) -m tests.simulation.sabotage --write $(ARGS)
+
+fuzz: $(VENV)/.dev
+	@$(PY) -m tests.fuzz --frames $(FRAMES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# atheris brings libFuzzer as a wheel for Linux and some Pythons alone: it is installed for this target and no other.
+fuzz-atheris: $(VENV)/.fuzz
+	@$(PY) -m tests.fuzz.coverage_guided "$(TARGET)" $(SECONDS)
 
 $(VENV)/.created:
 	@set -e; python=; \
@@ -98,6 +110,10 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP_INSTALL) $(LOCKED) -r requirements-dev.lock
 	@touch $@
 
+$(VENV)/.fuzz: requirements-fuzz.lock $(VENV)/.dev
+	@$(PIP_INSTALL) $(LOCKED) -r requirements-fuzz.lock
+	@touch $@
+
 # The newest versions that pyproject.toml allows, with the hashes of every file of each, for all platforms and Pythons.
 # The second resolution is bound by the first, so that one environment can hold both.
 lock: $(VENV)/.created
@@ -110,8 +126,9 @@ lock: $(VENV)/.created
 	$$compile pyproject.toml --extra fast -o "$$scratch/requirements.lock"; \
 	$$compile pyproject.toml --all-extras --group dev -c "$$scratch/requirements.lock" \
 	  -o "$$scratch/requirements-dev.lock"; \
-	cp "$$scratch/requirements.lock" "$$scratch/requirements-dev.lock" .
-	@grep -c '==' requirements.lock requirements-dev.lock
+	$$compile pyproject.toml --only-group fuzz -o "$$scratch/requirements-fuzz.lock"; \
+	cp "$$scratch"/requirements*.lock .
+	@grep -c '==' requirements*.lock
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage

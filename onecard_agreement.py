@@ -41,6 +41,7 @@ ACCOUNTS_BESIDE: Final = ("booked_meals_cents", "refund_exceptions_cents")
 """What the accounts' column has besides merchants; suspense is with the open items here."""
 REJECTED: Final = "rejected"
 GIVEN_BACK: Final = "not_spent"
+BESIDE_LEDGER: Final = (*OPEN_KINDS_NOT_HELD, REJECTED, GREY, OVER_LIMIT, GIVEN_BACK)
 NOTHING: Final[Mapping[str, Any]] = {"by_merchant": {}}
 NO_TOTAL: Final[Mapping[str, int]] = {"count": 0, "cents": 0}
 
@@ -84,6 +85,8 @@ class Agreement:
     """Records that move no money, by type, as terminals have them."""
     gaps_open: int = 0
     open_items: dict[str, dict[str, int]] = field(default_factory=dict)
+    beside_ledger_cents: dict[str, int] = field(default_factory=dict)
+    """By name, what stands between the spool's total and the ledger's: open items, and what two persons gave back."""
     disagreements: list[str] = field(default_factory=list)
 
     @property
@@ -106,7 +109,9 @@ def compare(
     # held as a record, and not the merchant's: greys still open, and those that two persons gave back to their cards
     items = {**ledger["open_items"], **_decided(ledger)}
     grey = _open(items, (GREY, OVER_LIMIT, GIVEN_BACK))
-    open_sums = _open(items, (*OPEN_KINDS_NOT_HELD, REJECTED, GREY, OVER_LIMIT, GIVEN_BACK))
+    open_sums = _open(items, BESIDE_LEDGER)
+    beside = {kind: sum(_open(items, (kind,)).values()) for kind in BESIDE_LEDGER}
+    found.beside_ledger_cents = {kind: cents for kind, cents in beside.items() if cents}
     nothing = (0, 0)
     for merchant in sorted(terminal_sums.keys() | spool_sums.keys() | ledger_sums.keys() | open_sums.keys()):
         found.lines.append(

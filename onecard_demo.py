@@ -20,17 +20,17 @@ import contextlib
 import json
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from onecard_agreement import Agreement, compare
-from onecard_demo_cast import Cast, order_loads, prepare
+from onecard_demo_cast import order_loads, prepare
 from onecard_demo_decide import decide_by_two_persons
-from onecard_demo_process import Child, DemoFailed, asking, data_directory, run_onecard
+from onecard_demo_process import Child, DemoFailed, Errand, asking, data_directory, run_onecard
 from onecard_demo_screen import Screen, show_verdict
+from onecard_demo_story import LOSS_GRACE_MS, Story, result_of
 
 SELLING_SECONDS: Final = 20.0
 RATE_OF_SMALL_RUNS: Final = 60.0  # a few taps should not take those seconds
@@ -42,50 +42,16 @@ FULL_AT_PERCENT: Final = 62
 TORN_EVERY: Final = 60
 FULL_FROM_TAPS: Final = 2_000  # a memory of some hundred records is filled by customers that others then lack
 REPLACE_AT_SHARE: Final = 0.55
-LOSS_AT_SHARE: Final = 0.70
+LOSS_AT_PERCENT: Final = 70
 KILL_AT_SHARE: Final = 0.80
 REGISTRY_SECONDS: Final = 2.5  # front-ends look at the registry every two seconds
 DRAIN_SECONDS_MAX: Final = 90.0
 SETTLE_SECONDS_MAX: Final = 60.0
 LOOK_SECONDS: Final = 0.1
 OPEN_LISTED_MAX: Final = 100
-LOSS_GRACE_MS: Final = 1_000  # promise: refused within a second at every terminal online over TCP
+OPERATOR: Final = "demo"
 
 app = typer.Typer(rich_markup_mode=None)
-
-
-@dataclass(slots=True, kw_only=True)
-class Story:
-    """What was asked for, and what has happened so far."""
-
-    terminals: int
-    taps: int
-    outage_seconds: float
-    seed: int
-    directory: Path
-    rate: float
-    card_check: bool = True
-    cast: Cast = field(default_factory=Cast)
-    lost_card: int = 0
-    lost_at_ms: int = 0
-    front_end_killed: bool = False
-    is_network_down: bool = False
-    replacing: str = ""
-    """Where the replacement of a device has come to: asked, retired, enrolled, done."""
-    enrolled_at: float = 0.0
-    memory_full: int = 0
-    decided: int = 0
-    open_listed: list[dict[str, Any]] = field(default_factory=list)
-    offered_again: int = 0
-    """Records that the front-ends, since their last start, were offered again and held already."""
-    has_sold: bool = False
-    progress: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def replaced_terminal(self) -> int:
-        """The first one."""
-        return 1001
 
 
 class Demo:
@@ -97,6 +63,7 @@ class Demo:
         self.directory = story.directory
         self._children: dict[str, Child] = {}
         self._addresses: dict[int, str] = {}
+        self._errand: Errand | None = None
 
     # -- scenes
 
@@ -110,10 +77,13 @@ class Demo:
             self._settle()
             self._decide()
         finally:
+            if self._errand is not None:
+                self._errand.close()
             for child in reversed(self._children.values()):
                 child.stop()
         agreement = self._compare()
-        return agreement, self._result(agreement, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return agreement, result_of(self.story, agreement, frontends=len(self._addresses), seconds=seconds)
 
     def _prepare(self) -> None:
         story = self.story
@@ -156,10 +126,13 @@ class Demo:
             self._hear(line)
         if sim.close() not in {0, 1}:
             raise DemoFailed(f"the simulator ended with {sim.process.returncode}:\n{sim.last_words()}")
+        if not self.story.front_end_killed:  # so few taps that they were over before its turn
+            self._kill_front_end()
 
     def _simulator(self, orders: Path | None) -> list[str]:
         story = self.story
         faults = [f"cut:at={CUT_AT_PERCENT}%,seconds={story.outage_seconds:g}", f"torn:every={TORN_EVERY}"]
+        faults.append(f"thief:card={story.lost_card},at={LOSS_AT_PERCENT}%")
         if story.taps >= FULL_FROM_TAPS:
             faults.append(f"full:at={FULL_AT_PERCENT}%")
         return [
@@ -188,6 +161,8 @@ class Demo:
             case "memory_full":
                 story.memory_full = line["unacknowledged"]
                 tell(f"terminal {line['terminal']} has {story.memory_full} records nobody took, and refuses", "存储满")
+            case "thief":
+                story.is_card_stolen = True
             case "terminal_retired":
                 story.replacing = "retired"
             case "terminal_replaced":
@@ -207,31 +182,47 @@ class Demo:
         share = 1.0 if story.has_sold else story.progress.get("taps", 0) / story.taps
         if share >= REPLACE_AT_SHARE and story.terminals > 1:  # the only one is not taken away
             self._replace()
-        if share >= LOSS_AT_SHARE and not story.lost_at_ms:
-            self._ask_sim({"verb": "thief", "card": story.lost_card})
-            answer = json.loads(self._onecard("ledger", "lost", str(story.lost_card), "--json"))
-            story.lost_at_ms = int(answer.get("at_ms") or time.time_ns() // 1_000_000)
-            self.screen.event(f"card …{story.lost_card % 10_000:04d} is reported lost", "挂失")
-        if share >= KILL_AT_SHARE and not story.front_end_killed:
-            story.front_end_killed = True
-            self._children["front-end-1"].kill()
-            self.screen.event("front-end 1 is killed with -9; its terminals move to front-end 2", "前置机切换")
-            self._start_front_end(1)
+        if story.is_card_stolen and not story.lost_at_ms:
+            self._report_loss()
+        is_loss_known = story.lost_at_ms and _utc_ms() > story.lost_at_ms + LOSS_GRACE_MS
+        if share >= KILL_AT_SHARE and (is_loss_known or story.has_sold) and not story.front_end_killed:
+            self._kill_front_end()
+
+    def _report_loss(self) -> None:
+        """By the ledger's own socket: a verb's process takes its time to start, and the thief does not wait."""
+        story = self.story
+        with asking(self.directory / "run" / "ledger.sock") as ledger:
+            answer = ledger.ask({"verb": "lost", "card": story.lost_card, "operator": OPERATOR})
+        if not answer.get("ok"):
+            raise DemoFailed(f"card {story.lost_card} could not be reported lost: {answer.get('says', answer)}")
+        story.lost_at_ms = int(answer.get("at_ms") or _utc_ms())
+        self.screen.event(f"card …{story.lost_card % 10_000:04d} is reported lost", "挂失")
+
+    def _kill_front_end(self) -> None:
+        self.story.front_end_killed = True
+        self._children["front-end-1"].kill()
+        self.screen.event("front-end 1 is killed with -9; its terminals move to front-end 2", "前置机切换")
+        self._start_front_end(1)
 
     def _replace(self) -> None:
         """One step of the replacement, whenever its turn has come; a run that has sold out replaces nothing more."""
         story = self.story
         terminal = str(story.replaced_terminal)
         if not story.replacing and not story.has_sold:
-            story.replacing = "asked"
-            self._ask_sim({"verb": "replace", "terminal": story.replaced_terminal})
+            if self._ask_sim({"verb": "replace", "terminal": story.replaced_terminal}):
+                story.replacing = "asked"
         elif story.replacing == "retired":
-            self._onecard("keys", "replace", terminal)
-            self._onecard("ledger", "register")
-            story.replacing, story.enrolled_at = "enrolled", time.monotonic()
-        elif story.replacing == "enrolled" and time.monotonic() > story.enrolled_at + REGISTRY_SECONDS:
+            self._errand = Errand(self.directory, ("keys", "replace", terminal), ("ledger", "register"))
+            story.replacing = "enrolling"
+        elif story.replacing == "enrolling" and self._errand is not None:
+            if self._errand.is_done():
+                story.replacing, story.enrolled_at = "enrolled", time.monotonic()
+        elif (
+            story.replacing == "enrolled"
+            and time.monotonic() > story.enrolled_at + REGISTRY_SECONDS
+            and self._ask_sim({"verb": "install", "terminal": story.replaced_terminal})
+        ):
             story.replacing = "done"
-            self._ask_sim({"verb": "install", "terminal": story.replaced_terminal})
 
     def _settle(self) -> None:
         """Wait until the ledger's receipts cover every row of both spools."""
@@ -274,63 +265,6 @@ class Demo:
         cards = json.loads((dump / "cards.json").read_text())
         return compare(terminals["terminals"], spools, ledger, cards["cards"])
 
-    def _result(self, agreement: Agreement, seconds: float) -> dict[str, Any]:
-        story, sim = self.story, self.story.figures
-        denied, accepted = self._after_loss()
-        return {
-            "terminals": story.terminals,
-            "terminal_kinds": story.cast.terminals,
-            "terminals_of_suite_b": story.cast.suite_b,
-            "cards": story.cast.cards,
-            "frontends": len(self._addresses),
-            "taps": story.taps,
-            "records_created": agreement.records_created,
-            "records_by_type": sim["flash"]["records_by_type"],
-            "records_acknowledged": agreement.records_acknowledged,
-            "records_posted": agreement.records_posted,
-            "duplicates": agreement.duplicates + story.offered_again,
-            "held_by_two_frontends": agreement.twins,
-            "quarantined": agreement.quarantined,
-            "gaps_open": agreement.gaps_open,
-            "open_items": agreement.open_items,
-            "open_listed": story.open_listed,
-            "decided_by_two_persons": story.decided,
-            "torn_taps": sum(sim["torn_by_kind"].values()),
-            "torn_by_kind": sim["torn_by_kind"],
-            "torn_cards": sim["card_check"]["torn"] if story.card_check else sim["torn_cards"]["count"],
-            "left_on_cards": sim["torn_cards"],
-            "memory_full_at_records": story.memory_full,
-            "replaced_terminals": int(story.replacing == "done"),
-            "amount_terminals_cents": agreement.total.terminals_cents,
-            "amount_spool_cents": agreement.total.spool_cents,
-            "amount_ledger_cents": agreement.total.ledger_cents,
-            "amount_open_items_cents": agreement.total.open_cents,
-            "lost": agreement.lost,
-            "double_posted": agreement.double_posted,
-            "denied_after_loss": denied,
-            "accepted_after_loss": accepted,
-            "ack_ms_p50": sim["ack_ms"]["p50"],
-            "ack_ms_p99": sim["ack_ms"]["p99"],
-            "records_per_second": round(agreement.records_posted / max(sim["selling_ms"] / 1000, 0.001), 1),
-            "recovery_records_per_second": sim["recovery_records_per_second"],
-            "seconds": round(seconds, 1),
-            "seed": story.seed,
-            "data_dir": str(self.directory),
-            "disagreements": agreement.disagreements,
-        }
-
-    def _after_loss(self) -> tuple[int, int]:
-        """(refused, accepted a second after the report at terminals online all that second) taps of the lost card."""
-        denied = accepted = 0
-        for line in (self.directory / "dump" / "thief.jsonl").read_text().splitlines():
-            tap = json.loads(line)
-            if tap["outcome"] != "sold":
-                denied += tap["why"] == "deny_list"
-            elif tap["utc_ms"] > self.story.lost_at_ms + LOSS_GRACE_MS:
-                online_since_ms = tap["online_since_utc_ms"]
-                accepted += bool(online_since_ms) and online_since_ms <= tap["utc_ms"] - LOSS_GRACE_MS
-        return denied, accepted
-
     # -- processes
 
     def _start(self, name: str, *arguments: str) -> dict[str, Any]:
@@ -341,17 +275,25 @@ class Demo:
     def _onecard(self, *arguments: str) -> str:
         return run_onecard(self.directory, *arguments)
 
-    def _ask_sim(self, request: dict[str, Any]) -> None:
-        """Tell the simulator, unless so few taps were asked for that it has ended already."""
+    def _ask_sim(self, request: dict[str, Any]) -> bool:
+        """Whether the simulator does it; not if so few taps were asked for that it has ended already."""
         with contextlib.suppress(OSError), asking(self.directory / "run" / "sim.sock") as sim:
-            sim.ask(request)
+            return bool(sim.ask(request).get("ok"))
+        return False
+
+
+def _utc_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _counted(kinds: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.items())
 
 
-@app.command(name="demo")
+@app.command(
+    name="demo",
+    epilog="\b\nExample:\n  onecard demo --terminals 50 --taps 5000 --outage-seconds 3 --seed 7 --data-dir run1",
+)
 def demo(
     *,
     terminals: Annotated[int, typer.Option(min=1, max=10_000, help="Terminals of all kinds (机具).")] = 200,

@@ -88,11 +88,13 @@ def order_loads(directory: Path, cast: Cast, *, taps: int) -> Path | None:
     if not cast.stations:
         return None
     expected = int(taps * len(cast.stations) / cast.selling * ORDERS_SHARE)
-    orders = max(1, min(ORDERS_MAX, expected, cast.cards["aes"]))
+    cards = sum(cast.cards.values())
+    orders = max(1, min(ORDERS_MAX, expected, cards))
     with asking(directory / "run" / "ledger.sock") as ledger:
         for number in range(orders):
             station = cast.stations[number % len(cast.stations)]
-            request = {"verb": "topup", "card": cast.first_card + number, "amount_cents": ORDER_CENTS}
+            card = cast.first_card + number * cards // orders  # evenly, so that cards of every kind come
+            request = {"verb": "topup", "card": card, "amount_cents": ORDER_CENTS}
             told = ledger.ask(request | {"station": station, "operator": "counter"})
             cast.load_orders += bool(told.get("ok"))
     path = directory / "orders.jsonl"

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from onecard_agreement import Agreement, Line
+from onecard_agreement import GIVEN_BACK, REJECTED, Agreement, Line
 
 BAR_CELLS: Final = 28
 PLAIN_LINE_SECONDS: Final = 5.0
@@ -97,6 +97,9 @@ def show_verdict(agreement: Agreement, result: dict[str, Any], *, good: bool) ->
         console.print(f"  open: nothing; {result['decided_by_two_persons']} items were decided by two persons  无未达")
     for kind, item in agreement.open_items.items():
         console.print(f"  open: {kind} × {item['items']}, {yuan(item['amount_cents'])} yuan")
+    for name in (REJECTED, GIVEN_BACK):
+        if cents := agreement.beside_ledger_cents.get(name):
+            console.print(f"  decided by two persons: {name.replace('_', ' ')}, {yuan(cents)} yuan  双人处理")
     for one in result["open_listed"][:OPEN_SHOWN]:
         where = f"terminal {one['terminal']}, record {one['epoch']}.{one['first']}"
         console.print(f"    {one['kind']}: {where}, {one['detail']}, {one['age_s']} s old", style="dim")

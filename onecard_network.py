@@ -26,6 +26,10 @@ CONNECT_SECONDS_MAX: Final = 5.0  # a SYN that nobody answers
 PROBE_SECONDS_MAX: Final = 1.0  # a local socket answers at once, unless its process hangs: then it is not ours to take
 BACKLOG: Final = 4096  # a reconnect storm of a whole site must not overflow the accept queue
 WRITE_BUFFER_HIGH_BYTES: Final = 256 * 1024  # above this `drained` follows when the buffer is empty again
+KERNEL_BUFFER_BYTES: Final = 64 * 1024
+"""Asked of the kernel for each direction of an accepted TCP connection, which would else let one peer that floods, or
+never reads, have megabytes. It holds the largest window of a terminal (16 frames of 4 KiB); Linux gives twice as much,
+for its own use too."""
 READ_CHUNK_BYTES: Final = 64 * 1024  # one shared buffer a loop; stock asyncio would allocate 256 KiB a read
 SOCKET_DIRECTORY_MODE: Final = 0o700
 SOCKET_MODE: Final = 0o600
@@ -285,6 +289,8 @@ def _bind_tcp(address: str) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # what is accepted inherits them
+            bound.setsockopt(socket.SOL_SOCKET, buffer, KERNEL_BUFFER_BYTES)
         bound.setblocking(False)
         bound.bind((host, port))
         bound.listen(BACKLOG)

@@ -64,6 +64,11 @@ class FrontendSection(msgspec.Struct, forbid_unknown_fields=True):
     connections_per_address_max: Count = 12_000
     handshakes_max: Count = 2_000
     handshakes_per_address_max: Count = 2_000
+    busy_retry_after_s: Count = 3
+    busy_retry_after_s_max: Count = 30
+    log_ins_per_second: Count = 400
+    intake_frames_max: Count = 6_144
+    metrics_address: str = ""
     settled_days: Count = 7
 
 
@@ -228,8 +233,8 @@ def _name_frontends(tree: dict[str, Any]) -> None:
 def _keep_apart(site: SiteFile) -> None:
     """Two front-ends with one number, spool, key file, socket or port would each undo the other; raises SiteError."""
     sections = [site.frontend, *site.frontends.values()]
-    for key in ("id", "data_dir", "keystore", "control_socket", "listen_address"):
-        values = [getattr(one, key) for one in sections]
+    for key in ("id", "data_dir", "keystore", "control_socket", "listen_address", "metrics_address"):
+        values = [value for one in sections if (value := getattr(one, key)) != ""]
         shared = next((value for value in values if values.count(value) > 1), None)
         if shared is not None and not str(shared).endswith(":0"):  # port 0 is a free one for each
             raise SiteError(f"two front-ends have {key} {shared}; each needs its own")

@@ -5,13 +5,12 @@ Nothing is acknowledged before the spool has committed it (promise 1); one ACK a
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
 from frontend_server.alarms import AlarmKind
-from frontend_server.connection import Connection
 from frontend_server.log_in import EpochAck
 from frontend_server.parts import Parts
+from frontend_server.turns import Paused, TurnTakingConnection
 from ledger_sync.spool import (
     BaselineIntake,
     Intake,
@@ -30,26 +29,16 @@ from protocol.records import summarise
 _STORED: Final = frozenset({OutcomeKind.ACCEPTED, OutcomeKind.DUPLICATE, OutcomeKind.PARTLY})
 
 
-class Paused(Enum):
-    """Why a connection is not read at the moment."""
-
-    NO = "no"
-    FOR_CREDIT = "more frames outstanding than any credit allows"
-    FOR_ROOM = "the intake is full"
-
-
-class AcknowledgingConnection(Connection):
+class AcknowledgingConnection(TurnTakingConnection):
     """A Submitter; subclasses know the messages."""
 
-    __slots__ = ("_epoch", "_epochs", "_outstanding", "_paused", "_terminal", "is_touched")
+    __slots__ = ("_epoch", "_epochs", "_terminal", "is_touched")
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._terminal = 0
         self._epoch = 0
         self._epochs: tuple[EpochAck, ...] = ()  # ascending; empty before the first ACKs
-        self._outstanding = 0  # items handed to the intake and not answered yet
-        self._paused = Paused.NO
         self.is_touched = False
 
     def _baseline_stored(self, outcome: Outcome) -> None:
@@ -63,27 +52,16 @@ class AcknowledgingConnection(Connection):
                 return state
         return None
 
-    def _submit(self, item: Intake) -> None:
-        """Hand over to the spool; stop reading where it has no room, or the terminal sends beyond any credit."""
-        intake = self._parts.intake
+    def _submit(self, item: Intake, *, is_live: bool = False) -> None:
+        """Hand over to the spool; stop reading where the terminal sends beyond any credit."""
         try:
-            intake.submit(self, item)
+            self._parts.intake.submit(self, item, is_live=is_live)
         except SpoolError as error:
             self._cannot_store(str(error))
             return
         self._outstanding += 1
-        if self._outstanding >= CREDIT_MAX or intake.is_full:
-            self._pause()
-
-    def _pause(self) -> None:
-        intake, stream = self._parts.intake, self._stream
-        if self._paused is not Paused.NO or stream is None:
-            return
-        self._paused = Paused.FOR_ROOM if intake.is_full else Paused.FOR_CREDIT
-        self._parts.metrics.reading_paused += 1
-        stream.pause_reading()
-        if self._paused is Paused.FOR_ROOM:
-            intake.wait_for_room(self)
+        if self._outstanding >= CREDIT_MAX:
+            self._pause(Paused.FOR_CREDIT)
 
     # -- Submitter
 
@@ -125,14 +103,8 @@ class AcknowledgingConnection(Connection):
             if state.dirty:
                 self._send_ack(state)
         if self._paused is Paused.FOR_CREDIT and self._outstanding < CREDIT_MAX:
-            self.resume()
+            self._credit_is_back()
         self._settle()
-
-    def resume(self) -> None:
-        if self._paused is not Paused.NO:
-            self._paused = Paused.NO
-            if self._stream is not None:
-                self._stream.resume_reading()
 
     def _not_taken(self, item: Intake, state: EpochAck, outcome: Outcome) -> None:
         """A frame that may not simply be acknowledged: suspect, too many holes, or not what it claimed to be."""
@@ -166,7 +138,7 @@ class AcknowledgingConnection(Connection):
             self.status.durable = state.durable
             self.status.settled = state.settled
         if credit is None:
-            credit = parts.intake.credit()
+            credit = parts.intake.credit(is_live=self._is_live)
         ack = Ack(state.epoch, state.durable, state.settled, credit, state.is_suspect, state.ranges)
         parts.metrics.acks_sent += 1
         self._send(ack.encode())

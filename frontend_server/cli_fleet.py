@@ -52,7 +52,8 @@ def fleet_list(
         return
     columns = ["terminal", "online", "epoch", "durable", "settled", "backlog", "list_version", "address", "findings"]
     rows: list[list[object]] = [[_cell(one.get(name, "")) for name in columns] for one in sessions]
-    host.table(f"{sum(one['online'] for one in sessions)} of {len(sessions)} online", columns, rows)
+    waits = _waits_text(asked(host, control, {"verb": "status"}))
+    host.table(f"{sum(one['online'] for one in sessions)} of {len(sessions)} online; {waits}", columns, rows)
     if found > limit:
         host.say(f"{found - limit} more: --limit")
     remedies: dict[str, str] = {}
@@ -149,6 +150,53 @@ def fleet_refused(
         return
     columns = ["terminal", "epoch", "address", "reason", "what_to_do"]
     host.table("refused log-ins", columns, [[one.get(name, "") for name in columns] for one in answer["refused"]])
+
+
+@fleet.command("metrics", epilog=EXAMPLE + "onecard fleet metrics --prometheus --site canteen")
+def fleet_metrics(
+    context: typer.Context,
+    *,
+    site: SitePath = Path(),
+    frontend: FrontendNumber = None,
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="As Prometheus reads them, for a text file.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are 0.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Counters, and how long acknowledgements took. All since the server's start."""
+    host = host_of(context)
+    answer = asked(host, host.control(site, frontend), {"verb": "metrics"})
+    if as_json:
+        host.emit({"metrics": answer["metrics"], "waits": answer["waits"]})
+        return
+    if prometheus:
+        host.say(answer["text"].rstrip("\n"))
+        return
+    rows: list[list[object]] = [
+        [name, one["count"], *(_at_most(one[quantile]) for quantile in ("p50_ms", "p99_ms", "p999_ms"))]
+        for name, one in answer["waits"].items()
+    ]
+    host.table("waits in ms, at most", ["of", "count", "p50", "p99", "p99.9"], rows)
+    rows = [
+        [sample["name"] + "".join(f" {name}={of}" for name, of in sample["labels"].items()), sample["value"]]
+        for family in answer["metrics"]
+        if family["kind"] != "histogram"
+        for sample in family["samples"]
+        if sample["value"] or everything
+    ]
+    host.table("metrics", ["name", "value"], rows)
+
+
+def _waits_text(status: dict[str, Any]) -> str:
+    """For the head of the list: how a sale and a backlog fare, and what waits."""
+    waits = status["waits"]
+    live, backlog = (_at_most(waits[lane]["p99_ms"]) for lane in ("live", "backlog"))
+    return f"99 of 100 acknowledged within ms: live {live}, backlog {backlog}; {status['intake_frames']} frames wait"
+
+
+def _at_most(quantile_ms: int | None) -> object:
+    return "-" if quantile_ms is None else quantile_ms
 
 
 def _pages(host: Host, control: str, request: dict[str, object], after: object) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ A peer's bytes never raise out of here: a RemoteError ends the session with the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from frontend_server.alarms import AlarmKind
@@ -21,7 +22,7 @@ from protocol.frame import encode_frame
 from protocol.handshake import NONCE_BYTES, Hello, encode_refuse, suite_is_spoken
 from protocol.limits import BODY_BYTES_MAX_TCP
 from protocol.ports import Stream
-from protocol.session import Established, FrontEndSession, Refused, State
+from protocol.session import Established, Event, FrontEndSession, Refused, State
 
 _CLOSED: Final = State.CLOSED
 _ESTABLISHED: Final = State.ESTABLISHED
@@ -50,7 +51,7 @@ class Connection(LiveSession):
         self._stream = stream
         host = host_of(stream.peer())
         if not parts.gate.enter(host):
-            retry_after_s = parts.settings.busy_retry_after_s
+            retry_after_s = parts.gate.retry_after_s(host, parts.clock.monotonic_ms())
             body = encode_refuse(RefuseCode.BUSY, retry_after_s)
             stream.write(encode_frame(FrameKind.REFUSE, body, medium=Medium.TCP, down=True))
             self._linger(stream)
@@ -75,6 +76,18 @@ class Connection(LiveSession):
             return
         now_ms = self._parts.clock.monotonic_ms()
         events = session.receive(data, now_ms)
+        self._handle(session, self._in_turn(events))
+        # Whole frames count, not bytes: whoever dribbles one byte a minute is not there.
+        if self._session is session and self.status is not None and self._deadline is not None:
+            if events:
+                self._deadline.due_ms = now_ms + self._parts.settings.idle_ms
+                self.status.last_heard_ms = now_ms
+            else:
+                self._half_a_frame(self._deadline, now_ms)
+        self._settle()
+
+    def _handle(self, session: FrontEndSession, events: Iterable[Event]) -> None:
+        """What the session has made of the peer's bytes. `_settle` writes."""
         try:
             for event in events:
                 if event.__class__ is bytes:
@@ -85,11 +98,12 @@ class Connection(LiveSession):
                     self._log_refusal(event)
         except RemoteError as error:
             session.fail(error)
-        # Whole frames count, not bytes: whoever dribbles one byte a minute is not there.
-        if events and self._session is session and self.status is not None and self._deadline is not None:
-            self._deadline.due_ms = now_ms + self._parts.settings.idle_ms
-            self.status.last_heard_ms = now_ms
-        self._settle()
+
+    def _half_a_frame(self, deadline: Deadline, now_ms: int) -> None:
+        """A read that ended no frame: the rest has an absolute deadline, which further bytes do not move."""
+        due_ms = now_ms + self._parts.settings.frame_ms_max
+        if due_ms < deadline.due_ms:
+            self._parts.wheel.sooner(deadline, due_ms)
 
     def drained(self) -> None:
         """Nothing waits for it: what is sent is bounded by `write_buffer_bytes_max`."""
@@ -105,6 +119,10 @@ class Connection(LiveSession):
             self._host = ""
 
     # -- for subclasses
+
+    def _in_turn(self, events: list[Event]) -> list[Event]:
+        """Those of `events` that are handled now; what is held back is handled later."""
+        return events
 
     def _take(self, body: bytes) -> None:
         """One message of an established session; raises RemoteError for what must not be."""
@@ -243,7 +261,10 @@ class Connection(LiveSession):
             if due_ms is not None and now_ms >= due_ms:
                 session.tick(now_ms)
             else:
-                metrics.idle_timeouts += 1
+                if self.status is not None and now_ms < self.status.last_heard_ms + self._parts.settings.idle_ms:
+                    metrics.frame_timeouts += 1
+                else:
+                    metrics.idle_timeouts += 1
                 session.bye(ByeCode.IDLE)
         else:
             metrics.handshake_timeouts += 1

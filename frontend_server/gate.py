@@ -1,4 +1,10 @@
-"""Caps on connections and on handshakes in progress, each in all and per address. Who is above is told to come back."""
+"""Caps on connections and on handshakes in progress, each in all and per address. Who is above is told to come back.
+
+When to come back is an *appointment*: of those that all want in at once, after a power failure, each is sent to the
+next place free in a row of `log_ins_per_second`, so that they return spread over what the front-end can take, in the
+order in which they came, and not as one wave after the other. Nothing is reserved: whoever comes is let in if there is
+room. An address above its own caps waits the least and moves nobody else's appointment.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +25,8 @@ class Gate:
         self._metrics = metrics
         self._by_host: dict[str, int] = {}
         self._handshakes_by_host: dict[str, int] = {}
+        self._next_appointment_ms = 0.0
+        """Monotonic: the first place in the row that nobody was sent to."""
 
     @property
     def addresses(self) -> int:
@@ -48,6 +56,19 @@ class Gate:
         metrics.connections_now += 1
         metrics.handshakes_now += 1
         return True
+
+    def retry_after_s(self, host: str, now_ms: int) -> int:
+        """What one that `enter` has turned away is told."""
+        settings, metrics = self._settings, self._metrics
+        soonest_ms = now_ms + settings.busy_retry_after_s * 1000
+        if metrics.connections_now < settings.connections_max and metrics.handshakes_now < settings.handshakes_max:
+            return settings.busy_retry_after_s  # its own address is above a cap
+        latest_ms = now_ms + settings.busy_retry_after_s_max * 1000
+        at_ms = max(self._next_appointment_ms, float(soonest_ms))
+        if at_ms >= latest_ms:
+            return settings.busy_retry_after_s_max
+        self._next_appointment_ms = at_ms + 1000 / settings.log_ins_per_second
+        return min(-(-int(at_ms - now_ms) // 1000), settings.busy_retry_after_s_max)
 
     def established(self, host: str) -> None:
         """One of those inside has logged in."""

@@ -2,8 +2,9 @@
 
     submit ─▶ SpoolWriter (group commit) ─▶ connection.stored, for each ─▶ connection.acknowledge, once a group
 
-So one ACK answers all frames of a terminal that were committed together. The queue is bounded: half full, terminals get
-credit for one frame; full, connections that go on sending are not read until it has fallen to half.
+So one ACK answers all frames of a terminal that were committed together. Live sales go before backlogs: they have a
+lane of their own in the writer, keep their credit longer, and are read on when backlogs are not any more. The queue is
+bounded; how it answers as it fills is the table of docs/overload.md.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from collections import deque
 from typing import Final, Protocol
 
 from frontend_server.alarms import AlarmKind, Alarms
+from frontend_server.histograms import Histogram
 from frontend_server.metrics import Metrics
 from frontend_server.settings import FrontendSettings
 from ledger_sync.spool import Outcome, SpoolError, SpoolWriter
-from ledger_sync.spool.intake import Intake
+from ledger_sync.spool.intake import Intake, RecordsIntake
 from protocol.errors import Malformed
 from protocol.limits import RECORD_BYTES_MAX, RECORD_BYTES_MIN, RECORD_BYTES_STEP, RECORDS_PER_FRAME_MAX
 from protocol.messages import Upload
 from protocol.ports import Clock, Log
 
 CREDIT_WHEN_TIGHT: Final = 1
+LIVE_RECORDS_MAX: Final = 8
+"""In one frame that is called live. A terminal makes a few records in two seconds; who calls more than these live sends
+a backlog, whatever his flag says."""
 UPLOAD_HEAD_BYTES: Final = 4
 
 _HEAD: Final = struct.Struct(
@@ -32,7 +37,14 @@ _LAST: Final = struct.Struct("!xBxxHxxII")  # length, epoch, terminal, sequence 
 _LENGTHS: Final = frozenset(range(RECORD_BYTES_MIN, RECORD_BYTES_MAX + 1, RECORD_BYTES_STEP))
 
 
-class Submitter(Protocol):
+class Waiting(Protocol):
+    """Who waits for room."""
+
+    def resume(self) -> None:
+        """There is room again: a turn of what it holds may come in."""
+
+
+class Submitter(Waiting, Protocol):
     """What a connection is to the intake."""
 
     is_touched: bool
@@ -46,9 +58,6 @@ class Submitter(Protocol):
 
     def acknowledge(self) -> None:
         """The group is done: send what is due."""
-
-    def resume(self) -> None:
-        """There is room again for a connection that was told to pause."""
 
 
 class IntakeQueue:
@@ -75,49 +84,91 @@ class IntakeQueue:
         self._log = log
         self._credit_usual = settings.credit_usual
         self._frames_max = settings.intake_frames_max
+        self._backlog_max = settings.intake_frames_max * 3 // 4
         self._half = settings.intake_frames_max // 2
+        self._quarter = settings.intake_frames_max // 4
         self._owners: deque[tuple[Submitter, Intake]] = deque()
+        self._live_owners: deque[tuple[Submitter, Intake]] = deque()
         self._touched: list[Submitter] = []
-        self._paused: list[Submitter] = []
+        self._waiting: deque[Waiting] = deque()  # first come, first called
+        self._staggered = 0
+        self._answered_ms = 0  # when the group came back whose answers are given now; 0: not looked yet
         self._refusing = False
+        self.is_tight = False
+        """Connections must ask `has_room` before they take what they have read. A plain attribute: it is looked at with
+        every read."""
         writer.after_group = self._after_group
 
     def __len__(self) -> int:
         """Frames submitted and not answered yet."""
-        return len(self._owners)
+        return len(self._owners) + len(self._live_owners)
 
     @property
-    def is_full(self) -> bool:
-        """Whether a connection should stop reading now, and say so by `wait_for_room`."""
-        return len(self._owners) >= self._frames_max
+    def waiting(self) -> int:
+        """Connections that wait for room."""
+        return len(self._waiting)
 
-    def credit(self) -> int:
+    def has_room(self, *, is_live: bool) -> bool:
+        """Whether a connection may take what it has read; else it holds that, reads no more and waits by
+        `wait_for_room`. Backlogs stop first, and while others wait they queue behind them.
+        """
+        if not self.is_tight:
+            return True
+        frames = len(self)
+        return frames < self._frames_max if is_live else frames < self._backlog_max and not self._waiting
+
+    def credit(self, *, is_live: bool) -> int:
         """Frames that a terminal may have outstanding from now.
 
         Never 0: nothing would tell the terminal when there is room again. Credit 0 is said together with a BYE alone.
+        Between a quarter and a half full backlogs get one frame to the usual number in turn, so that a fleet that came
+        back at one moment does not go on in step.
         """
-        is_short = self._refusing or len(self._owners) >= self._half
-        return CREDIT_WHEN_TIGHT if is_short else self._credit_usual
+        frames = len(self)
+        if self._refusing or frames >= self._half:
+            return CREDIT_WHEN_TIGHT
+        if is_live or frames < self._quarter:
+            return self._credit_usual
+        self._staggered = (self._staggered + 1) % self._credit_usual
+        return CREDIT_WHEN_TIGHT + self._staggered
 
-    def submit(self, owner: Submitter, item: Intake) -> None:
-        """Hand over one item; `owner.stored` or `owner.not_stored` follows, in order.
+    def submit(self, owner: Submitter, item: Intake, *, is_live: bool = False) -> None:
+        """Hand over one item; `owner.stored` or `owner.not_stored` follows. What is live may overtake what is not.
 
         Raises:
             SpoolError: no room at all, or closed; nothing was taken and nothing follows.
         """
-        self._owners.append((owner, item))
+        owners, done = (self._live_owners, self._live_done) if is_live else (self._owners, self._done)
+        owners.append((owner, item))
         try:
-            self._writer.submit(item, self._done)
+            self._writer.submit(item, done, is_urgent=is_live)
         except SpoolError:
-            self._owners.pop()
+            owners.pop()
             raise
+        if len(self._owners) + len(self._live_owners) >= self._backlog_max:
+            self.is_tight = True
 
-    def wait_for_room(self, owner: Submitter) -> None:
-        """`owner.resume` is called once, when the queue has fallen to half."""
-        self._paused.append(owner)
+    def wait_for_room(self, owner: Waiting) -> None:
+        """`owner.resume` is called once, in turn, when the queue has fallen below half."""
+        self._waiting.append(owner)
+        self.is_tight = True
+
+    def _live_done(self, result: Outcome | SpoolError) -> None:
+        owner, item = self._live_owners.popleft()
+        self._answered(owner, item, result, self._metrics.live_ack_ms)
 
     def _done(self, result: Outcome | SpoolError) -> None:
         owner, item = self._owners.popleft()
+        self._answered(owner, item, result, self._metrics.backlog_ack_ms)
+
+    def _answered(self, owner: Submitter, item: Intake, result: Outcome | SpoolError, waits: Histogram) -> None:
+        if item.__class__ is RecordsIntake:
+            answered_ms = self._answered_ms
+            if not answered_ms:  # one look at the clock for a group
+                answered_ms = self._answered_ms = self._clock.now_ms()
+            waited_ms = answered_ms - item.received_ms
+            waits.counts[waited_ms.bit_length()] += 1
+            waits.total += waited_ms
         if isinstance(result, Outcome):
             owner.stored(item, result)
             self._refusing = False
@@ -135,17 +186,22 @@ class IntakeQueue:
             if self._alarms.raise_alarm(AlarmKind.SPOOL_REFUSES, "spool", str(error), self._clock.now_ms()):
                 self._log("alarm", kind=AlarmKind.SPOOL_REFUSES.value, subject="spool", text=str(error))
 
-    def _after_group(self) -> None:
+    def _after_group(self, intakes: int, took_ms: int) -> None:
+        self._answered_ms = 0
+        self._metrics.group_frames.add(intakes)
+        self._metrics.commit_ms.add(took_ms)
         touched, self._touched = self._touched, []
         for owner in touched:
             owner.is_touched = False
             owner.acknowledge()
         if not self._refusing:
             self._alarms.clear(AlarmKind.SPOOL_REFUSES, "spool")
-        if self._paused and len(self._owners) <= self._half:
-            waiting, self._paused = self._paused, []
-            for owner in waiting:
-                owner.resume()
+        if self.is_tight:
+            # Each brings in one turn of what it holds, so the queue stops the calling. Above half a group is under way,
+            # after which it goes on.
+            while self._waiting and len(self) < self._half:
+                self._waiting.popleft().resume()
+            self.is_tight = bool(self._waiting) or len(self) >= self._backlog_max
 
 
 def check_upload(body: bytes, terminal: int) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from frontend_server.admission import Admission
 from frontend_server.alarms import Alarms
 from frontend_server.control import ControlServer
 from frontend_server.distribution import Distribution
+from frontend_server.exposition import CONTENT_TYPE
 from frontend_server.fleet_views import FleetViews
 from frontend_server.gate import Gate
 from frontend_server.intake import IntakeQueue
@@ -23,6 +24,7 @@ from frontend_server.parts import Parts
 from frontend_server.ports_used import Forwarder
 from frontend_server.recollections import Recollections
 from frontend_server.refusals import Refusals
+from frontend_server.scrape import MetricsListener
 from frontend_server.sessions import Sessions, TerminalStatus
 from frontend_server.settings import FrontendSettings
 from frontend_server.terminal import TerminalConnection
@@ -139,6 +141,9 @@ class FrontendServer:
         fleet = FleetViews(self.parts, writer, self._recollections)
         verbs = {**self._views.verbs(), **fleet.verbs(), "stop": lambda _: self._stop_verb(stop_requested)}
         self._control = ControlServer(settings=settings, network=network, wheel=self._wheel, verbs=verbs)
+        self._scrapes = MetricsListener(
+            network=network, wheel=self._wheel, content_type=CONTENT_TYPE, render=self._views.prometheus
+        )
 
     # -- life
 
@@ -149,6 +154,8 @@ class FrontendServer:
         self.parts.distribution.load()
         if self._settings.control_address:
             self._control.start()
+        if self._settings.metrics_address:
+            self._scrapes.start(self._settings.metrics_address)
         self._forwarder.attach(self)
         self._forwarder.start()
         self._prune()
@@ -166,6 +173,7 @@ class FrontendServer:
             "site": self._settings.site,
             "address": self.address(),
             "control": self._settings.control_address,
+            "metrics": self._scrapes.address(),
             "terminals": len(self.parts.admission.registry.terminals),
         }
 
@@ -225,6 +233,7 @@ class FrontendServer:
     def _closed(self) -> None:
         self._go(ServerState.STOPPED)
         self._control.close()
+        self._scrapes.close()
         self._wheel.close()
         self._log("frontend.stopped")
         self._call_stopped()

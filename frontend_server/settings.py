@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from frontend_server.scrape import is_loopback
 from protocol.limits import CREDIT_MAX, CREDIT_USUAL, HEARTBEAT_MS, SESSION_MS_MAX
 
 HEARTBEATS_MISSED_MAX = 3  # one lost to a reconnecting switch, one to a busy terminal; then nobody is there
@@ -25,6 +26,8 @@ class FrontendSettings:
     """Absolute path of the control socket (mode 0600), or empty for none."""
     cache_dir: str
     """Where the list versions are kept over a restart."""
+    metrics_address: str = ""
+    """Loopback `host:port` where Prometheus may ask; empty: nowhere. The control socket always tells the figures."""
     is_production: bool = True
     """Refuses weak keys (promise 6)."""
 
@@ -38,13 +41,17 @@ class FrontendSettings:
     """As many, since a whole site may come back from behind one router; lower it where terminals have addresses of
     their own, and one machine that only opens connections keeps nobody else out."""
     busy_retry_after_s: int = 3
-    """What a terminal above a cap is told; with its random half, a storm of 10,000 spreads over some seconds."""
+    """The least that a terminal above a cap is told; it adds a random half by itself."""
+    busy_retry_after_s_max: int = 30
+    """The most: who is turned away gets an appointment, and none is later than this, however many there are."""
+    log_ins_per_second: int = 400
+    """Appointments given to a second: what a front-end takes in beside its work (a log-in costs it about 1 ms)."""
 
     credit_usual: int = CREDIT_USUAL
     """Frames that a terminal may have outstanding: hides one round trip."""
     intake_frames_max: int = 6_144
-    """Frames between connections and disk; 24 MiB at most. Half of it lowers credit to 1, all of it stops reading; what
-    was read already still goes in, which is why it lies below the bounds of the spool's writer."""
+    """Frames between connections and disk; 24 MiB at most. A quarter of it lowers the credit of who sends a backlog,
+    half of it everybody's, to 1; three quarters stop reading backlogs, all of it live sales too (docs/overload.md)."""
     write_buffer_bytes_max: int = 64 * 1024
     """Unread by the peer: a list window (16 KiB) and acknowledgements are far below; above, it does not read at all."""
 
@@ -52,6 +59,9 @@ class FrontendSettings:
     """No frame for three heartbeats: nobody is there."""
     answer_ms: int = 10_000
     """A terminal that was asked for a seal at log-in answers from memory; ten seconds are a hundred times that."""
+    frame_ms_max: int = 20_000
+    """For the rest of a frame that has begun: the largest (4,124 bytes) takes 17 s at 2,400 baud. However often a byte
+    comes, this moment does not move."""
     session_ms_max: int = SESSION_MS_MAX
     """Re-key (R33)."""
     linger_ms: int = 2_000
@@ -89,10 +99,14 @@ class FrontendSettings:
             "handshakes_max",
             "handshakes_per_address_max",
         )
-        for name in (*at_least_one, "intake_frames_max"):
+        for name in (*at_least_one, "intake_frames_max", "busy_retry_after_s", "log_ins_per_second"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1")
+        if self.busy_retry_after_s_max < self.busy_retry_after_s:
+            raise SettingsError("busy_retry_after_s_max is at least busy_retry_after_s")
         if self.idle_ms < HEARTBEAT_MS:
             raise SettingsError(f"idle_ms below one heartbeat ({HEARTBEAT_MS}) cuts healthy terminals off")
+        if self.metrics_address and not is_loopback(self.metrics_address):
+            raise SettingsError("metrics_address is a loopback address with a port, as 127.0.0.1:9477")
         if self.control_address and not self.control_address.startswith("/"):
             raise SettingsError("control_address is an absolute path")

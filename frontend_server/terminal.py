@@ -17,7 +17,7 @@ from typing import Final
 
 from frontend_server.acknowledging import AcknowledgingConnection
 from frontend_server.alarms import AlarmKind
-from frontend_server.intake import UPLOAD_HEAD_BYTES, check_upload
+from frontend_server.intake import LIVE_RECORDS_MAX, UPLOAD_HEAD_BYTES, check_upload
 from frontend_server.list_talk import ListTalk
 from frontend_server.log_in import LogIn
 from frontend_server.parts import Parts
@@ -124,7 +124,8 @@ class TerminalConnection(AcknowledgingConnection):
         self._heard(baseline.boot, baseline.clock_ms, entry.first_unacknowledged, entry.next, now_ms)
         self._parts.metrics.baselines += 1
         self._go(Phase.STORING)
-        self._submit(BaselineIntake(self._terminal, self._epoch, body, now_ms))
+        # Before backlogs: until this is durable the terminal's sales of this minute cannot be sent either.
+        self._submit(BaselineIntake(self._terminal, self._epoch, body, now_ms), is_live=True)
 
     def _heard(self, boot: int, clock_ms: int, first_unacknowledged: int, next_sequence: int, now_ms: int) -> None:
         """Note what the terminal says of itself, for operators."""
@@ -170,6 +171,7 @@ class TerminalConnection(AcknowledgingConnection):
         self._go(Phase.READY)
         self._epochs = tuple(log_in.epochs)
         assert self.status is not None
+        self._is_live = self.status.next - self.status.first_unacknowledged <= LIVE_RECORDS_MAX
         if 0 < self.status.suspect_epoch < self._epoch:  # enrolled again: the quarrel is over
             self.status.suspect_epoch = 0
             self._parts.alarms.clear(AlarmKind.FORK, str(self._terminal))
@@ -190,8 +192,15 @@ class TerminalConnection(AcknowledgingConnection):
         if epoch == self._epoch and status is not None and last >= status.next:
             status.next = last + 1
         parts = self._parts
-        parts.metrics.upload_frames += 1
-        parts.metrics.records_received += body[1]
+        metrics = parts.metrics
+        metrics.upload_frames += 1
+        metrics.records_received += body[1]
+        metrics.upload_bytes.counts[len(body).bit_length()] += 1
+        metrics.upload_bytes.total += len(body)
+        # Its flag says live; but a terminal's frames keep their order, so none overtakes a backlog of its own.
+        is_live = body[3] == 1 and body[1] <= LIVE_RECORDS_MAX and (self._is_live or not self._outstanding)
+        self._is_live = is_live
+        metrics.live_frames += is_live
         self._submit(
             RecordsIntake(
                 self._terminal,
@@ -200,7 +209,8 @@ class TerminalConnection(AcknowledgingConnection):
                 parts.clock.now_ms(),
                 state.first_unacknowledged,
                 state.is_suspect,
-            )
+            ),
+            is_live=is_live,
         )
 
     def on_tombstone(self, body: bytes) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
-from frontend_server import alarms, refusals
+from frontend_server import alarms, exposition, refusals
 from frontend_server.control import REFUSED_LIMIT_MAX, Answer, Arguments, Verb, number
 from frontend_server.fleet_views import shown
+from frontend_server.histograms import Histogram
 from frontend_server.parts import Parts
 from frontend_server.ports_used import Forwarder
 from ledger_sync.spool import SpoolFacts, SpoolWriter
@@ -40,7 +41,7 @@ class Views:
         self._read_spool()
 
     def verbs(self) -> dict[str, Verb]:
-        return {"status": self.status, "refused": self.refused, "alarms": self.alarms}
+        return {"status": self.status, "refused": self.refused, "alarms": self.alarms, "metrics": self.metrics}
 
     def status(self, arguments: Arguments) -> Answer:
         """With `fresh` the spool's figures are read for this question. No answer waits for the disk: they are in the
@@ -57,6 +58,8 @@ class Views:
             "uptime_ms": parts.clock.monotonic_ms() - self._started_monotonic_ms,
             "terminals": {"enrolled": len(parts.admission.registry.terminals), "online": online},
             "intake_frames": len(parts.intake),
+            "intake_waiting": parts.intake.waiting,
+            "waits": {name: _quantiles(histogram) for name, histogram in self._waits()},
             "spool": asdict(self._spool) if self._spool is not None else None,
             "spool_error": self._spool_error,
             "spool_asked": self._spool_asked,
@@ -103,6 +106,26 @@ class Views:
             "not_listed": self._parts.alarms.not_listed,
         }
 
+    def metrics(self, _: Arguments) -> Answer:
+        found = self._families()
+        return {
+            "metrics": [family.as_json() for family in found],
+            "waits": {name: _quantiles(histogram) for name, histogram in self._waits()},
+            "text": exposition.text(found),
+        }
+
+    def prometheus(self) -> str:
+        """All figures as Prometheus reads them; those of the spool are at most as old as the scrape before."""
+        return exposition.text(self._families())
+
+    def _families(self) -> list[exposition.Family]:
+        self._read_spool()
+        return exposition.families(self._parts, self._spool, self._forwarder.state())
+
+    def _waits(self) -> tuple[tuple[str, Histogram], ...]:
+        metrics = self._parts.metrics
+        return ("live", metrics.live_ack_ms), ("backlog", metrics.backlog_ack_ms), ("commit", metrics.commit_ms)
+
     def _read_spool(self, *, is_forced: bool = False) -> None:
         """Fetch the spool's figures, for this question if it is quick and for the next in any case."""
         now_ms = self._parts.clock.monotonic_ms()
@@ -117,3 +140,13 @@ class Views:
             self._spool_error = "" if error is None else str(error)
 
         self._writer.run(lambda spool: spool.facts(), read)
+
+
+def _quantiles(histogram: Histogram) -> dict[str, int | None]:
+    """In milliseconds, each the largest value of its bucket, so at most twice what it was."""
+    return {
+        "count": histogram.count,
+        "p50_ms": histogram.quantile(0.5),
+        "p99_ms": histogram.quantile(0.99),
+        "p999_ms": histogram.quantile(0.999),
+    }

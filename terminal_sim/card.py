@@ -19,7 +19,7 @@ from zlib import crc32
 
 from protocol.cards.apdu import CHALLENGE_BYTES, Identity
 from protocol.cards.memory_image import Remainder, torn
-from protocol.codes import CardKind
+from protocol.codes import CardKind, RecordType
 from protocol.errors import DamagedData
 from protocol.ports import Random
 from terminal_sim.card_kinds import (
@@ -246,7 +246,9 @@ class CardField:
         payee = self._payee() if self._payee is not None else None
         if payee is None or counter_of(after) == counter_of(before):
             return replace(after, paid=before.paid)
-        return replace(after, paid=Debit(payee, before.balance_cents - after.balance_cents))
+        gained_cents = after.balance_cents - before.balance_cents
+        type_ = RecordType.LOAD if gained_cents > 0 else RecordType.PURCHASE
+        return replace(after, paid=Debit(payee, abs(gained_cents), type_))
 
     def _disturb(self, hit: Disturbance) -> None:
         """Silence is a return; the rest takes the card out of the field."""

@@ -3,7 +3,7 @@
 A memory card keeps no word of who took its money (R4). So that a simulator that is killed still knows, what it last
 paid is kept beside its bytes, in the same write; no command reads it.
 
-    encoded: kind u8 · length u16 · image; a memory card's image is followed by paid u8, identity(10), amount u32
+    encoded: kind u8 · length u16 · image; a memory card's image is followed by type u8, identity(10), amount u32
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from protocol.cards.memory_image import MEMORY_IMAGE_BYTES, MemoryCardImage
 from protocol.cards.memory_layout import BACKUP_BLOCK, FACTS_BLOCK, MARKER_BLOCKS, PURSE_BLOCK, MemoryFacts
 from protocol.cards.memory_purse import PurseState, Repair, judge
 from protocol.cards.pboc import PbocCardCore
-from protocol.cards.pboc_image import PBOC_IMAGE_BYTES, PbocCardImage
+from protocol.cards.pboc_image import PBOC_IMAGE_BYTES, KeptProof, PbocCardImage
+from protocol.cards.pboc_macs import TransactionType
 from protocol.codes import CardKind, RecordType
 from protocol.errors import DamagedData
 
 _HEAD: Final = struct.Struct("!BH")
 _TERMINAL6: Final = struct.Struct("!IH")
-_PAID: Final = struct.Struct("!?IHII")
+_PAID: Final = struct.Struct("!BIHII")  # type, 0: nothing was paid; identity, amount
 _IMAGE_BYTES: Final = {
     CardKind.AES: CARD_IMAGE_BYTES,
     CardKind.MEMORY: MEMORY_IMAGE_BYTES + _PAID.size,
@@ -135,18 +136,44 @@ def counter_of(card: Card) -> int:
     return card.counter if isinstance(card, AesCardImage) else card.offline_counter
 
 
+def transactions_of(card: Card) -> int:
+    """Debits and loads that happened: rises by one with each."""
+    return counter_of(card) + (card.online_counter if isinstance(card, PbocCardImage) else 0)
+
+
+def last_made(before: Card, after: Card) -> Debit | None:
+    """The transaction between two looks at a card, if it is one."""
+    if isinstance(after, PbocCardImage) and isinstance(before, PbocCardImage):
+        if after.online_counter != before.online_counter:
+            return _of_purse(after.last_load)
+        return _of_purse(after.last_purchase) if after.offline_counter != before.offline_counter else None
+    paid = last_debit(after)
+    return None if paid == last_debit(before) else paid
+
+
+def remembered(card: Card) -> list[Debit]:
+    """Whatever a card still knows of what it has made: of a PBOC purse the last of each kind."""
+    kept = [last_debit(card), _of_purse(card.last_load) if isinstance(card, PbocCardImage) else None]
+    return [each for each in kept if each is not None]
+
+
+def _of_purse(kept: KeptProof | None) -> Debit | None:
+    if kept is None:
+        return None
+    entry = kept.entry
+    terminal, epoch = _TERMINAL6.unpack(entry.terminal)
+    type_ = RecordType.LOAD if entry.type == TransactionType.LOAD else RecordType.PURCHASE
+    return Debit(Identity(terminal, epoch, entry.sequence), entry.amount_cents, type_)
+
+
 def last_debit(card: Card) -> Debit | None:
-    """What the card last paid, whether or not a terminal knows."""
+    """What the card last paid (AES and memory card: or was given), whether or not a terminal knows."""
     if isinstance(card, MemoryCard):
         return card.paid
     if isinstance(card, AesCardImage):
         proof = card.last_proof
         return None if proof is None else Debit(proof.identity, proof.amount_cents, proof.type)
-    kept = card.last_purchase
-    if kept is None:
-        return None
-    terminal, epoch = _TERMINAL6.unpack(kept.entry.terminal)
-    return Debit(Identity(terminal, epoch, kept.entry.sequence), kept.entry.amount_cents)
+    return _of_purse(card.last_purchase)
 
 
 def is_torn(card: Card) -> bool:
@@ -159,7 +186,8 @@ def encode_card(card: Card) -> bytes:
     if isinstance(card, MemoryCard):
         paid = card.paid
         who = (0, 0, 0) if paid is None else (paid.identity.terminal, paid.identity.epoch, paid.identity.sequence)
-        data = card.image.encode() + _PAID.pack(paid is not None, *who, 0 if paid is None else paid.amount_cents)
+        type_, amount = (0, 0) if paid is None else (paid.type, paid.amount_cents)
+        data = card.image.encode() + _PAID.pack(type_, *who, amount)
     else:
         data = card.encode()
     return _HEAD.pack(kind_of(card), len(data)) + data
@@ -175,6 +203,6 @@ def decode_card(data: bytes) -> Card:
         return AesCardImage.decode(image)
     if kind == CardKind.PBOC:
         return PbocCardImage.decode(image)
-    is_paid, terminal, epoch, sequence, amount = _PAID.unpack(image[MEMORY_IMAGE_BYTES:])
-    paid = Debit(Identity(terminal, epoch, sequence), amount) if is_paid else None
+    type_, terminal, epoch, sequence, amount = _PAID.unpack(image[MEMORY_IMAGE_BYTES:])
+    paid = Debit(Identity(terminal, epoch, sequence), amount, type_) if type_ else None
     return MemoryCard(MemoryCardImage.decode(image[:MEMORY_IMAGE_BYTES]), paid)

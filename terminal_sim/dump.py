@@ -9,7 +9,7 @@ from typing import Any
 
 from protocol.codes import RecordType
 from protocol.errors import ProtocolError
-from protocol.record_bodies import Doubt
+from protocol.record_bodies import Completion, Doubt
 from protocol.records import Grey, RecordHead, counted_cents, decode_body, merchant_of, read_head
 from protocol.signed import SignedHead
 from terminal_sim.errors import RecordGone, SectorDead
@@ -56,6 +56,7 @@ def _grey(head: RecordHead, body: Grey | Doubt) -> dict[str, Any]:
         "card_kind": body.card_kind,
         "amount_cents": body.amount_cents,
         "counter_before": body.counter_before,
+        "order": body.order if isinstance(body, Doubt) else 0,
     }
 
 
@@ -78,6 +79,7 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
     merchants: dict[str, dict[str, int]] = {}
     unreadable: list[int] = []
     greys: list[dict[str, Any]] = []
+    completed: set[int] = set()
     running_count = running_sum_cents = 0
     for sequence in range(marks.oldest, next_sequence):
         try:
@@ -103,6 +105,11 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
             totals["grey_cents"] += cents if isinstance(body, Grey) else 0
         if isinstance(body, Grey | Doubt):
             greys.append(_grey(head, body))
+        elif isinstance(body, Completion) and (body.original_terminal, body.original_epoch) == (
+            head.terminal,
+            head.epoch,
+        ):
+            completed.add(body.original_sequence)
     return {
         "epoch": marks.epoch,
         "boot": journal.boot,
@@ -116,7 +123,7 @@ def _epoch(flash: VirtualFlash, layout: FlashLayout, ring: Ring, marks: EpochMar
         "records_by_type": types,
         "overwritten": overwritten,
         "merchants": merchants,
-        "greys": greys,
+        "greys": [each | {"completed_here": each["sequence"] in completed} for each in greys],
         "running_count": running_count,
         "running_sum_cents": running_sum_cents,
     }

@@ -82,6 +82,11 @@ class Replacements:
         self._reseat = reseat
         self._steps: dict[int, _Step] = {}
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a device was taken out of service and the new one has not come yet."""
+        return bool(self._steps)
+
     def retire(self, terminal: int) -> str | None:
         """Let the device seal its last record, drain and go dark; a sentence says why not."""
         till = self._till(terminal)

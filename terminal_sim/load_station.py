@@ -5,14 +5,15 @@ Orders come from a file of JSON lines, one object a line, as the ledger exports 
     {"order": 7, "card": 1000001, "amount_cents": 5000, "serial": 3, "station": 1004}
 
 An order is open while the card's highest load serial is below its own: the card is the one that knows. So an order
-whose outcome was in doubt is simply asked for again, and a card that took it refuses. What this station has said it
-will not execute, it never does.
+whose outcome was in doubt is simply asked for again, and a card that took it refuses; a memory card, which proves
+nothing, is not asked again: its order waits for two persons. What this station has said it will not execute, it never
+does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -24,11 +25,12 @@ from protocol.cards.meals import CardMeals
 from protocol.codes import RecordType, RefusalReason
 from protocol.errors import Malformed, ProtocolError
 from protocol.parameters import AMOUNT_CENTS_MAX
-from protocol.record_bodies import Body, Buffer, Doubt, Load, LoadNotExecuted
-from protocol.records import decode_body
+from protocol.record_bodies import Body, Buffer, Completion, Doubt, Load, LoadNotExecuted
+from protocol.records import RecordHead, decode_body, read_head
 from protocol.rules import Request
+from terminal_sim.card_load import CardLoad
 from terminal_sim.errors import MemoryLost, RecordGone, RingFull, SectorDead
-from terminal_sim.outcome import Alarm, CardReader, TapResult
+from terminal_sim.outcome import Alarm, CardReader, TapResult, Why
 from terminal_sim.selling_terminal import SellingTerminal
 from terminal_sim.transaction import Plan
 
@@ -50,6 +52,20 @@ class LoadOrder:
 
     def __repr__(self) -> str:
         return f"LoadOrder({self.order}, serial={self.serial}, amount_cents={self.amount_cents})"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedLoad:
+    """An order for which a card was asked, and nobody here saw the end."""
+
+    order: int
+    serial: int
+    amount_cents: int
+    sequence: int
+    """Of the doubt."""
+    counter_before: int
+    is_settled: bool
+    """Its proof was brought home, or cannot be, or the order was executed by a later record."""
 
 
 def parse_orders(data: Buffer) -> list[LoadOrder]:
@@ -84,6 +100,8 @@ class LoadStation(SellingTerminal):
 
     _open: Mapping[int, list[LoadOrder]] = MappingProxyType({})
     """Card → its orders, by serial."""
+    _given_up: frozenset[int] = frozenset()
+    """Doubts whose proof the card no longer keeps; a boot asks once more."""
 
     def give_orders(self, orders: Iterable[LoadOrder]) -> None:
         """What the ledger has in flight now, in the place of what was given before; other stations' are left out."""
@@ -120,7 +138,10 @@ class LoadStation(SellingTerminal):
                 return Plan(request=request)
             return Plan(request=request, reference=found.serial, order=found.order)
 
-        return self.transact(card, RecordType.LOAD, plan)
+        result = self.transact(card, RecordType.LOAD, plan)
+        if result.why is not Why.FOREIGN or self.memory is None:
+            return result
+        return CardLoad(self, self.memory, card).run()
 
     def refuse_order(self, order: int, reason: RefusalReason = RefusalReason.OPERATOR) -> bool:
         """Seal that this order will not be executed here, and never execute it (R22).
@@ -129,7 +150,7 @@ class LoadStation(SellingTerminal):
         tell. Returns whether the word is given; it is final, whatever file names the order again.
         """
         found = next((each for orders in self._open.values() for each in orders if each.order == order), None)
-        if found is None or self.memory is None or self.memory_full or order in self._asked():
+        if found is None or self.memory is None or self.is_retired or self.memory_full or order in self._asked():
             return False
         body = LoadNotExecuted(found.card, found.amount_cents, found.serial, found.order, reason)
         try:
@@ -142,22 +163,68 @@ class LoadStation(SellingTerminal):
         self._open[found.card].remove(found)
         return True
 
+    # -- for a load
+
+    def next_order(self, card: int, serial: int, *, without: Collection[int] = ()) -> LoadOrder | None:
+        """The oldest open order of a card whose highest load serial is `serial`."""
+        held = self._open.get(card, ())
+        return next((each for each in held if each.serial > serial and each.order not in without), None)
+
+    def asked_of(self, card: int) -> list[AskedLoad]:
+        """What this card was asked for with an end that nobody here saw, oldest first."""
+        doubts: list[tuple[int, Doubt]] = []
+        proved, executed = set(self._given_up), set[int]()
+        for head, body in self._records():
+            if isinstance(body, Doubt) and body.card == card and body.attempted_type == RecordType.LOAD:
+                doubts.append((head.sequence, body))
+            elif isinstance(body, Completion) and body.card == card and self._is_ours(body):
+                proved.add(body.original_sequence)
+            elif isinstance(body, Load):
+                executed.add(body.order)
+        return [
+            AskedLoad(
+                order=each.order,
+                serial=each.reference,
+                amount_cents=each.amount_cents,
+                sequence=sequence,
+                counter_before=each.counter_before,
+                is_settled=sequence in proved or each.order in executed,
+            )
+            for sequence, each in doubts
+        ]
+
+    def give_up(self, asked: AskedLoad) -> None:
+        """The card keeps no proof of it any more: two persons decide its order."""
+        self._given_up |= {asked.sequence}
+
+    def settled(self, asked: AskedLoad) -> None:
+        """Its proof has been brought home: the order is over."""
+        for held in self._open.values():
+            held[:] = [each for each in held if each.order != asked.order]
+
     # -- inside
 
     def _next_order(self, card: int, meals: CardMeals) -> LoadOrder | None:
-        return next((each for each in self._open.get(card, ()) if each.serial > meals.load_serial), None)
+        return self.next_order(card, meals.load_serial)
+
+    def _is_ours(self, body: Completion) -> bool:
+        return (body.original_terminal, body.original_epoch) == (self.secrets.terminal, self.secrets.epoch)
 
     def _asked(self) -> set[int]:
         """Orders for which a card was asked, with whatever outcome."""
         return {each.order for each in self._bodies() if isinstance(each, Load | Doubt)}
 
     def _bodies(self) -> Iterator[Body]:
+        return (body for _, body in self._records())
+
+    def _records(self) -> Iterator[tuple[RecordHead, Body]]:
         """What the ring holds of this epoch: a station has some hundred records a day."""
         memory = self.memory
         if memory is None:
             return
         for sequence in range(memory.ring.epochs[self.secrets.epoch].oldest, memory.next):
             try:
-                yield decode_body(memory.ring.read(self.secrets.epoch, sequence))
+                record = memory.ring.read(self.secrets.epoch, sequence)
+                yield read_head(record), decode_body(record)
             except (SectorDead, RecordGone, ProtocolError):
                 continue

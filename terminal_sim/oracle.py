@@ -21,7 +21,7 @@ from protocol.cards.apdu import Identity
 from protocol.codes import RecordType
 from protocol.record_bodies import card_masked
 from terminal_sim.card import CardStore
-from terminal_sim.card_kinds import Card, counter_of, last_debit
+from terminal_sim.card_kinds import Card, last_made, transactions_of
 from terminal_sim.firmware import Outcome, TapResult
 
 
@@ -74,15 +74,15 @@ class Oracle:
 
     def card_written(self, before: Card, after: Card) -> None:
         """A card has stored a new image; a transaction is one whose counter rose."""
-        risen = counter_of(after) - counter_of(before)
+        risen = transactions_of(after) - transactions_of(before)
         if risen == 0:
             if after.balance_cents != before.balance_cents:
                 self.faults.append(f"card {card_masked(after.number)}: balance moved without its counter")
             return
-        paid = last_debit(after)
+        paid = last_made(before, after)
         taken_cents = before.balance_cents - after.balance_cents
         made = None
-        if paid is not None and paid.type in _TAKEN and paid != last_debit(before):
+        if paid is not None and paid.type in _TAKEN:
             merchant = self.merchant_of.get(paid.identity.terminal, 0)
             made = Executed(after.number, paid.amount_cents, merchant, paid.type)
         if paid is None or made is None or made.taken_cents != taken_cents or risen != 1:

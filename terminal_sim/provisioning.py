@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from protocol.cards.memory_dialogue import MemoryDialogue
+from protocol.cards.memory_load import MemoryLoadDialogue
 from protocol.cards.memory_sam import MemorySam
 from protocol.cards.pboc_dialogue import PbocDialogue
-from protocol.cards.pboc_sam import PbocSam
-from protocol.cards.port import AesPurse, DebitTerms, Kinds, PurseDialogue
+from protocol.cards.pboc_load import PbocLoadDialogue
+from protocol.cards.pboc_sam import PbocLoadSam, PbocSam
+from protocol.cards.port import AesPurse, Choose, DebitTerms, Kinds, PurseDialogue
 from protocol.codes import CardKind, ProofSuite, Suite, TerminalKind
 from protocol.handshake import TerminalIdentity
 from protocol.mac import MacKey
@@ -37,6 +39,10 @@ class TerminalSecrets:
     """None: this terminal takes no memory cards."""
     pboc_sam: PbocSam | None = field(default=None, repr=False)
     """None: this terminal takes no PBOC purses."""
+    memory_load_sam: MemorySam | None = field(default=None, repr=False)
+    """Key B of memory cards' purses; only a load station's has it."""
+    pboc_load_sams: Mapping[int, PbocLoadSam] = field(default_factory=dict, repr=False)
+    """By key version; only a load station has any."""
     currency: int = CURRENCY_CNY
     suite: int = Suite.A
     """Of the link; never negotiated."""
@@ -58,6 +64,16 @@ class TerminalSecrets:
             kinds[CardKind.MEMORY] = lambda terms: MemoryDialogue(memory, terms)
         if pboc is not None:
             kinds[CardKind.PBOC] = lambda terms: PbocDialogue(pboc, terms)
+        return kinds
+
+    def load_kinds(self, choose: Choose) -> Kinds:
+        """The kinds of card, beside AES, that this terminal's SAMs can load."""
+        memory, memory_load, pboc, pboc_load = self.memory_sam, self.memory_load_sam, self.pboc_sam, self.pboc_load_sams
+        kinds: dict[CardKind, Callable[[DebitTerms], PurseDialogue]] = {}
+        if memory is not None and memory_load is not None:
+            kinds[CardKind.MEMORY] = lambda terms: MemoryLoadDialogue(memory, memory_load, terms, choose)
+        if pboc is not None and pboc_load:
+            kinds[CardKind.PBOC] = lambda terms: PbocLoadDialogue(pboc, pboc_load, terms, choose)
         return kinds
 
     def identity(self) -> TerminalIdentity:

@@ -250,7 +250,7 @@ class Run:
         now_ms = self._clock.monotonic_ms()
         owing = [till for till in self.fleet.tills if not till.is_retired and (not till.is_on or till.unacknowledged())]
         hopeless = bool(owing) and all(till.is_stuck for till in owing)
-        if owing and not hopeless and now_ms < self._deadline_ms:
+        if (owing or self.replacements.is_waiting) and not hopeless and now_ms < self._deadline_ms:
             look_ms = max(LOOK_MS, len(self.fleet.tills) // TILLS_PER_LOOK_MS)
             self._clock.call_at(now_ms + look_ms, self._look_draining)
             return

@@ -5,13 +5,14 @@ A till and a meal terminal have the refund key, only a load station has the load
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from protocol.cards.memory_layout import Application
+from protocol.cards.memory_layout import Application, KeyLetter
 from protocol.cards.memory_sam import MemorySam, SoftwareMemorySam
-from protocol.cards.pboc_sam import PbocSam, PbocTerminalMasters, SoftwarePbocSam
+from protocol.cards.pboc_sam import PbocLoadSam, PbocSam, PbocTerminalMasters, SoftwarePbocSam
 from protocol.codes import TerminalClass, TerminalKind
 from protocol.keystore import Keystore
 from protocol.registry import EnrolledTerminal, Registry
@@ -70,6 +71,8 @@ class _Sams:
     aes: SoftwareSam
     memory: MemorySam | None
     pboc: PbocSam | None
+    memory_load: MemorySam | None = None
+    pboc_load: Mapping[int, PbocLoadSam] = field(default_factory=dict)
 
     @classmethod
     def of(cls, store: Keystore) -> _Sams:
@@ -84,20 +87,29 @@ class _Sams:
             SoftwarePbocSam(pboc) if pboc else None,
         )
 
+    def of_station(self, store: Keystore, load_store: Keystore) -> _Sams:
+        """What a load station's SAM holds beside: the only one that can put money on a card (R36)."""
+        purse = load_store.versions("memory_purse_b_master")
+        memory = {each: {Application.PURSE: master} for each, master in purse.items()}
+        return replace(
+            self,
+            aes=sam_of(store, load_store),
+            memory_load=SoftwareMemorySam(memory, letter=KeyLetter.B) if memory else None,
+            pboc_load={each: PbocLoadSam(key) for each, key in load_store.versions("pboc_load_master").items()},
+        )
+
 
 def _seats(place: SimPlace, site: int, playing: list[EnrolledTerminal]) -> list[Seat]:
     store = place.keystore("terminals")
     root_public = bytes.fromhex(str(store.facts.get("root_public", "")))
-    sams = _Sams.of(place.keystore("sam"))
-    station_sam = sams.aes
+    sams = station = _Sams.of(place.keystore("sam"))
     if any(each.kind == TerminalKind.LOAD_STATION for each in playing):
-        station_sam = sam_of(place.keystore("sam"), place.keystore("load"))
-    return [_seat(each, site, store, sams, station_sam, root_public) for each in playing]
+        station = sams.of_station(place.keystore("sam"), place.keystore("load"))
+    kind = TerminalKind.LOAD_STATION
+    return [_seat(each, site, store, station if each.kind == kind else sams, root_public) for each in playing]
 
 
-def _seat(
-    each: EnrolledTerminal, site: int, store: Keystore, sams: _Sams, station_sam: SoftwareSam, root_public: bytes
-) -> Seat:
+def _seat(each: EnrolledTerminal, site: int, store: Keystore, sams: _Sams, root_public: bytes) -> Seat:
     identity = f"{each.terminal}.{each.epoch}"
     secrets = TerminalSecrets(
         site=site,
@@ -109,9 +121,11 @@ def _seat(
         enrolment_id=each.enrolment_id,
         merchant=each.merchant,
         root_public=root_public,
-        sam=station_sam if each.kind == TerminalKind.LOAD_STATION else sams.aes,
+        sam=sams.aes,
         memory_sam=sams.memory,
         pboc_sam=sams.pboc,
+        memory_load_sam=sams.memory_load,
+        pboc_load_sams=sams.pboc_load,
         suite=each.suite,
         proof_suite=each.proof_suite,
         terminal_kind=each.kind,

@@ -136,7 +136,7 @@ class SellingTerminal(PosTerminal):
     def transact(self, card: CardReader, type_: int, planner: Planner) -> TapResult:
         """One transaction of the card in the field; every record made is committed on return."""
         memory = self.memory
-        if memory is None:
+        if memory is None or self.is_retired:
             return TapResult(Outcome.REFUSED, Why.NOT_READY, 0)
         self._recover()
         if memory.open_entry is not None or self.memory_full:

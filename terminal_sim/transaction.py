@@ -60,7 +60,7 @@ class Plan:
 Planner = Callable[[CardFacts, Authenticated], Plan]
 """Asked once, when the card has proved its balance and told its serials and tokens."""
 
-_REFUSED: Final = {
+REFUSED: Final = {
     Reason.NOT_OUR_CARD: (Why.FOREIGN, None),
     Reason.KEY_VERSION: (Why.FOREIGN, None),
     Reason.NOT_GENUINE: (Why.NOT_GENUINE, RefusalReason.NOT_GENUINE),
@@ -70,6 +70,42 @@ _REFUSED: Final = {
     Reason.NOT_DEBITED: (Why.CARD_REMOVED, None),
 }
 _ASKED: Final = frozenset({State.DEBITING, State.ASKING, State.DEBITED, State.DEBITED_GONE, State.UNKNOWN})
+
+
+def intent(
+    terminal: SellingTerminal,
+    memory: Memory,
+    card: CardFacts,
+    read: Authenticated,
+    *,
+    type_: int,
+    amount_cents: int,
+    reference: int = 0,
+    order: int = 0,
+) -> Entry:
+    """The journal entry of a transaction that is about to be asked of the card."""
+    return Entry(
+        kind=EntryKind.INTENT,
+        key_version=card.key_version,
+        epoch=terminal.secrets.epoch,
+        sequence=memory.next,
+        boot=terminal.boot_number,
+        currency=terminal.secrets.currency,
+        uptime_ds=terminal.rtc.uptime_ds(),
+        clock_ms=terminal.rtc.now_ms(),
+        amount_cents=amount_cents,
+        card=card.number,
+        uid=card.uid,
+        card_kind=card.kind,
+        balance_before_cents=read.balance_cents,
+        counter_before=read.counter,
+        running_count=memory.running_count,
+        running_sum_cents=memory.running_sum_cents,
+        previous_seal=memory.tip,
+        attempted_type=type_,
+        reference=reference,
+        order=order,
+    )
 
 
 class TransactionTap:
@@ -170,7 +206,16 @@ class TransactionTap:
             return self._abandon(decision.reason)
         if not terminal.secrets.sam.holds(self._facts.key_version, self._type):
             return self._abandon(RefusalReason.CARD_REFUSED)
-        entry = self._entry(self._facts, read, plan)
+        entry = intent(
+            terminal,
+            self._memory,
+            self._facts,
+            read,
+            type_=self._type,
+            amount_cents=self._amount,
+            reference=plan.reference,
+            order=plan.order,
+        )
         self._memory.open_sale(entry)
         self._allocated, self._sequence = entry, entry.sequence
         try:
@@ -183,31 +228,6 @@ class TransactionTap:
             return self._dialogue.intent_written(CardOrder(self._amount, entry.currency, who))
         order = CardOrder(self._amount, entry.currency, who, self._type, plan.reference, place)
         return self._dialogue.intent_written(order)
-
-    def _entry(self, card: CardFacts, read: Authenticated, plan: Plan) -> Entry:
-        terminal, memory = self._terminal, self._memory
-        return Entry(
-            kind=EntryKind.INTENT,
-            key_version=card.key_version,
-            epoch=terminal.secrets.epoch,
-            sequence=memory.next,
-            boot=terminal.boot_number,
-            currency=terminal.secrets.currency,
-            uptime_ds=terminal.rtc.uptime_ds(),
-            clock_ms=terminal.rtc.now_ms(),
-            amount_cents=self._amount,
-            card=card.number,
-            uid=card.uid,
-            card_kind=card.kind,
-            balance_before_cents=read.balance_cents,
-            counter_before=read.counter,
-            running_count=memory.running_count,
-            running_sum_cents=memory.running_sum_cents,
-            previous_seal=memory.tip,
-            attempted_type=self._type,
-            reference=plan.reference,
-            order=plan.order,
-        )
 
     def _proved(self, made: Debited) -> Step:
         assert self._facts is not None
@@ -224,7 +244,7 @@ class TransactionTap:
             reason = self._reason
             why = WHY_OF[reason] if reason is not None else Why.FOREIGN
         else:
-            why, reason = _REFUSED[refused.reason]
+            why, reason = REFUSED[refused.reason]
             if refused.reason is Reason.CARD_REFUSED:
                 reason = reason_of_status(refused.status, self._type)
                 why = WHY_OF[reason]

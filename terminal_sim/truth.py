@@ -20,7 +20,7 @@ from zlib import crc32
 
 from protocol.cards.apdu import Identity
 from terminal_sim.card import CardStore
-from terminal_sim.card_kinds import Card, Debit, counter_of, last_debit
+from terminal_sim.card_kinds import Card, Debit, last_made, remembered, transactions_of
 from terminal_sim.firmware import Outcome, TapResult, Why
 from terminal_sim.oracle import Executed, Oracle
 
@@ -77,8 +77,8 @@ class Truth:
     def card_written(self, before: Card, after: Card) -> None:
         """For `CardField.on_write`."""
         self.oracle.card_written(before, after)
-        paid = last_debit(after)
-        if counter_of(after) != counter_of(before) and paid is not None:
+        paid = last_made(before, after)
+        if transactions_of(after) != transactions_of(before) and paid is not None:
             merchant = self.oracle.merchant_of.get(paid.identity.terminal, 0)
             self._executed(paid, after.number, merchant)
 
@@ -118,14 +118,14 @@ class Truth:
     def reconcile(self, cards: CardStore) -> None:
         """After a kill: a debit that a card remembers and the file does not."""
         for number in cards.numbers():
-            paid = last_debit(cards.load(number))
-            if paid is None or paid.identity in self.oracle.executed:
-                continue
-            merchant = self.oracle.merchant_of.get(paid.identity.terminal)
-            if merchant is None:
-                continue  # of another run; the card came with it
-            self.oracle.executed[paid.identity] = Executed(number, paid.amount_cents, merchant, paid.type)
-            self._executed(paid, number, merchant)
+            for paid in remembered(cards.load(number)):
+                if paid.identity in self.oracle.executed:
+                    continue
+                merchant = self.oracle.merchant_of.get(paid.identity.terminal)
+                if merchant is None:
+                    continue  # of another run; the card came with it
+                self.oracle.executed[paid.identity] = Executed(number, paid.amount_cents, merchant, paid.type)
+                self._executed(paid, number, merchant)
 
     # -- the file
 

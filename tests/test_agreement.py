@@ -77,6 +77,7 @@ def test_three_artefacts_that_agree_say_so_and_the_grey_is_an_open_item() -> Non
     assert (found.total.terminals_cents, found.total.spool_cents) == (2700, 2700)
     assert (found.total.ledger_cents, found.total.open_cents) == (2000, 700)
     assert found.open_items == {"grey": {"items": 1, "sequences": 1, "amount_cents": 700}}
+    assert found.beside_ledger_cents == {"grey": 700}
     assert (found.records_created, found.records_posted, found.lost) == (5, 5, 0)
 
 

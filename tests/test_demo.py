@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parent.parent
-SECONDS_MAX: Final = 110
+SECONDS_MAX: Final = 280  # usually 15 to 30; a loaded machine is no failure
 PROMISED: Final = """
     terminals taps records_created records_acknowledged records_posted duplicates quarantined gaps_open open_items
     amount_terminals_cents amount_spool_cents amount_ledger_cents lost double_posted denied_after_loss
@@ -51,6 +51,7 @@ def test_a_canteen_sells_through_an_outage_and_every_cent_arrives(tmp_path: Path
     assert result["disagreements"] == []
     assert result["amount_terminals_cents"] == result["amount_spool_cents"]
     assert result["amount_spool_cents"] == result["amount_ledger_cents"] + result["amount_open_items_cents"]
+    assert sum(result["beside_ledger_cents"].values()) == result["amount_open_items_cents"]
     assert result["lost"] == result["double_posted"] == result["accepted_after_loss"] == 0
     assert result["records_created"] == result["records_acknowledged"] == result["records_posted"]
     assert result["records_created"] >= 800

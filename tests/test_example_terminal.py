@@ -23,7 +23,7 @@ from tests.source_tree import ROOT, Module
 EXAMPLES: Final = ROOT / "docs" / "examples"
 PROGRAM: Final = EXAMPLES / "terminal.py"
 LOST_CARD: Final = 1_000_001
-SECONDS_MAX: Final = 60
+SECONDS_MAX: Final = 120
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,12 @@ def keys(site: Path, tmp_path: Path) -> Path:
     program = tmp_path / "make_keys.py"
     program.write_text(blocks[0], encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, program, site], capture_output=True, text=True, check=False, timeout=60, env=environment()
+        [sys.executable, program, site],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS_MAX,
+        env=environment(),
     )
     assert done.returncode == 0, done.stderr
     path = tmp_path / "terminal.json"

@@ -37,9 +37,12 @@ CROWD: Final = 60  # of each kind
 NEVER_READING: Final = 3
 TAPS: Final = 60
 OWN_DESCRIPTORS_MAX: Final = 4  # files that the spool opens at its first use, after the ready line
-SALE_SECONDS_MAX: Final = 8
-SILENCE_SECONDS_MAX: Final = 12  # a handshake has ten
-SLACK_SECONDS: Final = 15  # of a machine that does other things too: what is held is that it ends, and what it costs
+# Usually 3 s of sale, and 10 until a handshake is given up. A machine that does other things too is given more: what is
+# held is that all of it ends, and what it costs meanwhile.
+CONNECT_SECONDS_MAX: Final = 30
+SALE_SECONDS_MAX: Final = 90
+SILENCE_SECONDS_MAX: Final = 60
+TEST_SECONDS_MAX: Final = 300
 
 
 def rss_kib(pid: int) -> int:
@@ -68,7 +71,7 @@ class Crowd:
         self._at = 0
 
     def _client(self, data: bytes = b"") -> socket.socket:
-        made = socket.create_connection(self._address, 5)
+        made = socket.create_connection(self._address, CONNECT_SECONDS_MAX)
         made.sendall(data)
         made.setblocking(False)
         return made
@@ -183,6 +186,7 @@ def server(hostile_site: Path) -> Iterator[Server]:
         assert made.stop() == 0
 
 
+@pytest.mark.timeout(TEST_SECONDS_MAX)
 def test_hostile_clients_cost_bounded_memory_and_good_terminals_sell_all_the_while(
     server: Server, hostile_site: Path
 ) -> None:
@@ -213,17 +217,21 @@ def test_hostile_clients_cost_bounded_memory_and_good_terminals_sell_all_the_whi
         spool = onecard_here("spool", "totals", "--json", "--site", hostile_site).json
         assert spool["records"] >= TAPS
         quiet = [*crowd.silent, *crowd.halves, *crowd.dribbling, *crowd.floods, *crowd.handshakes]
-        left_s = SILENCE_SECONDS_MAX - (time.monotonic() - started)
-        wait_until(lambda: all(map(is_closed, quiet)), max(0.0, left_s) + SLACK_SECONDS)
+        wait_until(lambda: all(map(is_closed, quiet)), SILENCE_SECONDS_MAX)
     finally:
         crowd.close()
         if till.poll() is None:
             till.kill()
         till.wait()
     print("peak growth", peak - rss_before, "KiB in", rounds, "rounds")
-    wait_until(lambda: descriptors(pid) <= descriptors_before + OWN_DESCRIPTORS_MAX, SLACK_SECONDS)
-    counts = onecard_here("status", "--json", "--site", hostile_site).json["counts"]
-    assert counts["connections_now"] == 0
+    wait_until(lambda: descriptors(pid) <= descriptors_before + OWN_DESCRIPTORS_MAX)
+
+    def counted() -> dict[str, int]:
+        found: dict[str, int] = onecard_here("status", "--json", "--site", hostile_site).json["counts"]
+        return found
+
+    wait_until(lambda: counted()["connections_now"] == 0)
+    counts = counted()
     assert counts["handshakes_now"] == 0
     assert counts["handshake_timeouts"] >= 3 * CROWD - 10
     assert counts["log_ins_refused"] >= CROWD

@@ -169,8 +169,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     report = base / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={base / 'tmp'}"]
     command += [f"--junitxml={report}", str(base / "test_inner.py"), str(base / "test_wider.py")]
-    environment = {**os.environ, "ONECARD_TEST_GRACE_S": "0.2"}  # every leak waits that long in vain
-    done = subprocess.run(command, cwd=base, env=environment, capture_output=True, text=True, check=False, timeout=90)
+    environment = {**os.environ, "ONECARD_TEST_GRACE_S": "0.5"}  # every leak waits that long in vain
+    done = subprocess.run(command, cwd=base, env=environment, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
 
     messages: dict[str, str] = {}

@@ -85,6 +85,8 @@ class TerminalState:
     """Highest sequence for which a completion brought a proof."""
     quarantined_to: int
     """Highest sequence that was ever quarantined."""
+    closed_ms: int | None = None
+    """When its epoch was closed: a raised epoch, or a terminal that is gone (R11)."""
     fresh: dict[int, PostingRow] = field(default_factory=dict)
     """Postings of the present transaction by sequence, those that needed no second look."""
     standing: dict[int, Standing] = field(default_factory=dict)
@@ -142,7 +144,7 @@ class Books:
         """Read the register anew; bounded by protocol.registry.TERMINALS_MAX times the epochs it names."""
         rows = self.connection.execute(
             "SELECT id, terminal, epoch, class, kind, merchant, proof_suite, highest, next_known, completed_to,"
-            " quarantined_to FROM terminals"
+            " quarantined_to, closed_ms FROM terminals"
         )
         self.terminals = {(row[1], row[2]): TerminalState(*row) for row in rows}
 

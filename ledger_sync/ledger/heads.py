@@ -99,12 +99,14 @@ def read_heads(data: bytes, public_key: bytes | None) -> Heads:
             signature = bytes.fromhex(facts.pop("signature"))
             kind = facts["head"]
             key = int(facts["position"] if kind == "batch" else facts["operation"])
+            if kind != "batch":
+                facts |= {"verb": str(facts["verb"]), "after_position": int(facts["after_position"])}
             if public_key is not None:
                 verify_signature(public_key, signature, sign_context(HEAD_CONTEXT, canonical(facts)), what="head")
         except ProofError:
             heads.faults.append((number, "the signature does not verify"))
             continue
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             heads.torn += 1
             continue
         _take(heads, number, kind, key, facts)

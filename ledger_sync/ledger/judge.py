@@ -37,7 +37,7 @@ from ledger_sync.ledger.claims import Claim, Claims
 from ledger_sync.ledger.flows import CLAIMING, DEBITS, book, effect, signed
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps, Proof
-from ledger_sync.ledger.proving import is_proved, owes_no_proof, proof_exception, proof_number
+from ledger_sync.ledger.proving import claimed_reference, is_proved, owes_no_proof, proof_exception, proof_number
 from ledger_sync.ledger.rules import RULES_1
 from ledger_sync.ledger.scribe import Record, Scribe
 from ledger_sync.ledger.sealed import SealedRecords
@@ -157,7 +157,8 @@ class Judge:
         type_ = body.original_type
         if self._rules == RULES_1 and type_ != RecordType.PURCHASE:
             return R.QUARANTINED_CARD_PROOF
-        if type_ in CLAIMING and not body.reference:
+        reference = claimed_reference(self._books.card(body.card), body)
+        if type_ in CLAIMING and not reference:
             return R.QUARANTINED_FORMAT
         self._look_ups.prefetch(origin, body.original_sequence, body.original_sequence)
         standing = self._look_ups.standing(origin, body.original_sequence)
@@ -180,7 +181,7 @@ class Judge:
             merchant = 0  # a load is no merchant's
         posting = self._scribe.next_posting()
         claim = Claim(
-            posting, type_, *identity, body.card, proof, body.reference, 0, body.amount_cents, merchant, record.trade_ms
+            posting, type_, *identity, body.card, proof, reference, 0, body.amount_cents, merchant, record.trade_ms
         )
         claimed = self._move(claim, record, waiting, card)
         reused = exception if exception is R.POSTED_COUNTER_REUSED else None

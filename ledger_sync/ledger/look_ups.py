@@ -94,6 +94,11 @@ class LookUps:
                 found += self._fresh(card, each)
         return found
 
+    def was_topped_up(self, card: int) -> bool:
+        """Whether a load was ever ordered for that card."""
+        found = self._books.connection.execute("SELECT 1 FROM load_orders WHERE card = ? LIMIT 1", (card,))
+        return found.fetchone() is not None
+
     def _fresh(self, card: int, counter: int) -> list[Proof]:
         held = self.fresh_proofs.get((card, counter))
         if isinstance(held, list):

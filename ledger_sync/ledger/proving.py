@@ -14,11 +14,19 @@ from ledger_sync.ledger.flows import signed
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps
 from ledger_sync.ledger.rules import RULES_1
-from protocol.cards.pboc_macs import TAC_BYTES, as_proof, load_tac, pboc_moment, terminal6, verify_pboc_tac
+from protocol.cards.pboc_macs import (
+    TAC_BYTES,
+    as_proof,
+    load_tac,
+    pboc_moment,
+    split_load_reference,
+    terminal6,
+    verify_pboc_tac,
+)
 from protocol.codes import CardKind, PostingResult, RecordType
 from protocol.errors import OutOfRange
 from protocol.proofs import verify_card_proof
-from protocol.record_bodies import Completion, Load, Transaction
+from protocol.record_bodies import Completion, Transaction
 from protocol.records import RecordHead
 
 
@@ -50,6 +58,8 @@ def _is_proved_by_pboc(keys: LedgerKeys, head: RecordHead, body: Transaction | C
     if isinstance(body, Completion):
         type_, clock_ms = body.original_type, body.reference
         terminal, epoch, sequence = body.original_terminal, body.original_epoch, body.original_sequence
+        if type_ == RecordType.LOAD:
+            _, clock_ms = split_load_reference(body.reference)
     else:
         type_, clock_ms = head.type, head.clock_ms
         terminal, epoch, sequence = head.terminal, head.epoch, head.sequence
@@ -60,7 +70,7 @@ def _is_proved_by_pboc(keys: LedgerKeys, head: RecordHead, body: Transaction | C
                 dtk, body.proof, amount_cents=body.amount_cents, terminal=terminal, epoch=epoch, sequence=sequence,
                 moment=moment,
             )  # fmt: skip
-        if not isinstance(body, Load):
+        if type_ != RecordType.LOAD:
             return False  # the purse makes no other proof
         expected = load_tac(
             dtk, balance_after_cents=body.balance_after_cents, counter=body.counter - 1,
@@ -82,6 +92,14 @@ def proof_number(card: CardState, body: Transaction | Completion) -> int:
     return body.counter
 
 
+def claimed_reference(card: CardState | None, body: Completion) -> int:
+    """What a refund, load or meal that a completion brings refers to: of a PBOC load the clock stands beside it."""
+    is_purse = card is not None and card.kind == CardKind.PBOC and card.uid is not None
+    if is_purse and body.original_type == RecordType.LOAD:
+        return split_load_reference(body.reference)[0]
+    return body.reference
+
+
 def proof_exception(
     look_ups: LookUps, identity: tuple[int, int, int], type_: int, body: Transaction | Completion, card: CardState,
     trade_ms: int,
@@ -90,8 +108,10 @@ def proof_exception(
     taken = signed(type_, body.amount_cents)
     differs = card.mirror_cents < taken
     if card.kind == CardKind.PBOC and card.uid is not None:  # nothing proves its counter: a hint
-        previous_cents = body.balance_after_cents + taken
-        differs |= body.counter == card.top_counter + 1 and card.top_balance_cents not in (None, previous_cents)
+        more_cents = body.balance_after_cents + taken - (card.top_balance_cents or 0)
+        if type_ == RecordType.PURCHASE and body.counter == card.top_counter + 1 and card.top_balance_cents is not None:
+            # loads have a counter of their own: between two purchases the balance may have risen by what was ordered
+            differs |= more_cents < 0 or (more_cents > 0 and not look_ups.was_topped_up(body.card))
     else:
         if body.counter == 1 and card.uid is not None:
             differs |= card.opening_cents - taken != body.balance_after_cents

@@ -3,6 +3,8 @@
 Per terminal and trade day the amounts are summed in order of epoch and sequence; a purchase whose sum passes the limit
 is set aside for two persons. A late record with a lower sequence pushes later ones over: they are moved to suspense
 then, so that the books do not depend on the order of arrival. None ever comes back by itself: the sum only grows.
+What comes of an epoch after it was closed is set aside whatever its amount: nobody can say any more whose hands that
+memory has been in (R11).
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ class UnprovenCards:
             self._scribe.set_aside(record, posting, UNPROVEN, body, card)
             return self._scribe.report_fork(record, R.SUSPENSE_UNPROVEN_FORK, body.amount_cents)
         is_over = self._rules > RULES_1 and self._is_over(record, body.amount_cents)
+        is_over |= self._rules > RULES_1 and record.state.closed_ms is not None
         result = R.SUSPENSE_UNPROVEN_LIMIT if is_over else self._result(record, body, card)
         posting = self._scribe.post(record, standing, result, body)
         if is_over:

@@ -38,7 +38,7 @@ def read_id_file(data: bytes | None) -> SpoolIdentity | None:
     try:
         facts = json.loads(data or b"null")
         found = SpoolIdentity(bytes.fromhex(facts["spool_id"]), int(facts["birth_ms"]))
-    except (ValueError, TypeError, KeyError):
+    except (ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return found if len(found.spool_id) == SPOOL_ID_BYTES else None
 

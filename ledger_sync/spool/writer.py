@@ -3,8 +3,11 @@
 While one group is being committed, the next one gathers; so the group is as large as the disk is slow, and no timer
 decides. It is the only user of the spool's connection: whoever needs something else of the spool hands it in by `run`.
 
-    submit ─▶ queue (bounded) ─▶ group ─▶ Spool.append on the executor ─▶ done(outcome | failure), in order
-                                             │ failure: every intake of the group is refused, then reopen every second
+    submit ─▶ two lanes (bounded) ─▶ group ─▶ Spool.append on the executor ─▶ done(outcome | failure), in order
+                                                │ failure: the whole group is refused, then reopen every second
+
+A group takes what is urgent first. Where both lanes wait, an eighth of it is kept for the other one: a backlog goes on
+being stored however many live sales come.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ INTAKES_QUEUED_MAX: Final = 16_384
 BYTES_QUEUED_MAX: Final = 32 << 20
 GROUP_INTAKES_MAX: Final = 512  # 8,000 records of the usual frames; some 10 ms of one core
 GROUP_BYTES_MAX: Final = 2 << 20
+ORDINARY_SHARE: Final = 8  # one part in eight of a group stays with the ordinary lane
 REOPEN_MS: Final = 1_000
 
 T = TypeVar("T")
@@ -55,6 +59,7 @@ class SpoolWriter:
         self._group_intakes_max = group_intakes_max
         self._group_bytes_max = group_bytes_max
         self._queue: deque[tuple[Intake, Done]] = deque()
+        self._urgent: deque[tuple[Intake, Done]] = deque()
         self._queued_bytes = 0
         self._in_flight: list[tuple[Intake, Done]] = []
         self._flushes: list[Callable[[], None]] = []
@@ -62,17 +67,22 @@ class SpoolWriter:
         self._closing = False
         self.groups = 0
         self.refused = 0
-        self.after_group: Callable[[], None] | None = None
-        """Called when every `done` of a group has been: what is due once a group goes out here, not once an intake."""
+        self.after_group: Callable[[int, int], None] | None = None
+        """Called with (intakes of the group, ms from its hand-over to its answer) when every `done` of it has been:
+        what is due once a group goes out here, not once an intake."""
+        self._handed_over_ms = 0
 
     # -- intake -------------------------------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
         """Whether `submit` takes one more; where it does not, stop reading from peers."""
-        return len(self._queue) < self._intakes_queued_max and self._queued_bytes < self._bytes_queued_max
+        queued = len(self._queue) + len(self._urgent)
+        return queued < self._intakes_queued_max and self._queued_bytes < self._bytes_queued_max
 
-    def submit(self, intake: Intake, done: Done) -> None:
+    def submit(self, intake: Intake, done: Done, *, is_urgent: bool = False) -> None:
         """Queue one intake; `done` follows with its outcome, durable, or with why it was refused.
+
+        Outcomes come in the order of submission within each lane; what is urgent may overtake what is not.
 
         Raises:
             SpoolBusy: no room; nothing was taken and `done` will not be called.
@@ -81,28 +91,44 @@ class SpoolWriter:
         if self._closing:
             raise SpoolClosed("the spool is closing")
         if not self.has_room():
-            raise SpoolBusy(intakes=len(self._queue), queued_bytes=self._queued_bytes)
-        self._queue.append((intake, done))
+            raise SpoolBusy(intakes=len(self._queue) + len(self._urgent), queued_bytes=self._queued_bytes)
+        (self._urgent if is_urgent else self._queue).append((intake, done))
         self._queued_bytes += intake.size_bytes
         if not self._in_flight:
             self._pump()
 
     def _pump(self) -> None:
         """Commit the next group, unless one is under way."""
-        if self._in_flight or not self._queue:
+        queue, urgent = self._queue, self._urgent
+        if self._in_flight or not (queue or urgent):
             return
         size = 0
-        while self._queue and len(self._in_flight) < self._group_intakes_max and size < self._group_bytes_max:
-            pair = self._queue.popleft()
-            size += pair[0].size_bytes
-            self._in_flight.append(pair)
+        if urgent and queue:
+            intakes_max, bytes_max = self._group_intakes_max, self._group_bytes_max
+            size = self._gather(
+                urgent, 0, intakes_max - intakes_max // ORDINARY_SHARE, bytes_max - bytes_max // ORDINARY_SHARE
+            )
+        elif urgent:
+            queue = urgent
+        size = self._gather(queue, size, self._group_intakes_max, self._group_bytes_max)
         self._queued_bytes -= size
         group = [intake for intake, _ in self._in_flight]
         self.groups += 1
+        self._handed_over_ms = self._clock.monotonic_ms()
         self._executor.submit(lambda: self._spool.append(group), self._appended)
+
+    def _gather(self, lane: deque[tuple[Intake, Done]], size: int, intakes_max: int, bytes_max: int) -> int:
+        """Move the front of a lane into the group that is being made; its size in bytes afterwards."""
+        group = self._in_flight
+        while lane and len(group) < intakes_max and size < bytes_max:
+            pair = lane.popleft()
+            size += pair[0].size_bytes
+            group.append(pair)
+        return size
 
     def _appended(self, outcomes: list[Outcome] | None, error: BaseException | None) -> None:
         group, self._in_flight = self._in_flight, []
+        took_ms = self._clock.monotonic_ms() - self._handed_over_ms
         # The next group goes to the disk before the callbacks of this one take their time.
         if error is None:
             self._pump()
@@ -123,7 +149,7 @@ class SpoolWriter:
                 done(failure)
             self._pump()
         if self.after_group is not None:
-            self.after_group()
+            self.after_group(len(group), took_ms)
         self._reopen_if_failed()
         self._settle_flushes()
 
@@ -144,7 +170,7 @@ class SpoolWriter:
         self._settle_flushes()
 
     def _settle_flushes(self) -> None:
-        if not self._queue and not self._in_flight:
+        if not self._queue and not self._urgent and not self._in_flight:
             waiting, self._flushes = self._flushes, []
             for done in waiting:
                 done()

@@ -93,6 +93,18 @@ class Finished:
 
 
 @dataclass(slots=True, frozen=True)
+class Recalled:
+    """A load of an earlier tap did happen. Next: write the completion from this, then `completion_written()`."""
+
+    amount_cents: int
+    balance_after_cents: int
+    counter: int
+    proof: bytes
+    moment: bytes
+    """Date and time under the card's proof."""
+
+
+@dataclass(slots=True, frozen=True)
 class Unknown:
     """Nobody here knows whether the card made it. Next: write a grey or doubt with what was read before (R20)."""
 
@@ -119,7 +131,18 @@ class CardGone:
     """The card left before any DEBIT; as Refused, reason card removed."""
 
 
-Event = CardSeen | PendingProof | PendingCleared | Authenticated | Debited | Finished | Unknown | Refused | CardGone
+Event = (
+    CardSeen
+    | PendingProof
+    | PendingCleared
+    | Authenticated
+    | Debited
+    | Recalled
+    | Finished
+    | Unknown
+    | Refused
+    | CardGone
+)
 
 
 @dataclass(slots=True, frozen=True)

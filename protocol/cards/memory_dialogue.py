@@ -109,11 +109,11 @@ _DONE: Final = StatusWord.DONE.to_bytes(2, "big")
 _REFUSALS: Final = frozenset({StatusWord.MAC_WRONG, StatusWord.NOT_IN_THIS_STATE, StatusWord.WRONG_LENGTH})
 """Answers to TRANSFER by which the card says that it wrote nothing."""
 
-_Commands = Generator[bytes, bytes, Event | None]
+Commands = Generator[bytes, bytes, Event | None]
 """Commands one after another, each answered with its data; ends with what to tell the caller."""
 
 
-class _NotDone(Exception):  # inside this module only; no error of the protocol
+class NotDone(Exception):  # of this dialogue and the one built on it; no error of the protocol
     def __init__(self, reason: Reason, status: int | None = None) -> None:
         self.refused = Refused(reason, status)
 
@@ -127,7 +127,7 @@ class MemoryDialogue:
         self._turns = Turns(TRANSITIONS, State.IDLE)
         self._sam = sam
         self._terms = terms
-        self._commands: _Commands | None = None
+        self._commands: Commands | None = None
         self._salt = bytes(apdu.CHALLENGE_BYTES)
         self._used = 0
         self._uid = b""
@@ -160,7 +160,7 @@ class MemoryDialogue:
         self._turns.take(Input.AUTHENTICATE)
         assert self._card is not None
         if not self._sam.holds(self._card.key_version):
-            return self._turns.go(Input.AUTHENTICATE, State.REFUSED, event=Refused(Reason.KEY_VERSION))
+            return self._refuse_key_version()
         self._salt, self._used = challenge[: apdu.CHALLENGE_BYTES], 0
         return self._begin(Input.AUTHENTICATE, State.READING, self._read_and_repair())
 
@@ -213,7 +213,7 @@ class MemoryDialogue:
 
     # -- running a series of commands
 
-    def _begin(self, given: Input, state: State, commands: _Commands) -> Step:
+    def _begin(self, given: Input, state: State, commands: Commands) -> Step:
         self._commands = commands
         return self._turns.go(given, state, next(commands))
 
@@ -223,11 +223,11 @@ class MemoryDialogue:
         try:
             data, status = split_answer(answer)
             if status != StatusWord.DONE:
-                raise _NotDone(self._reason(Reason.CARD_REFUSED), status)
+                raise NotDone(self._reason(Reason.CARD_REFUSED), status)
             command = self._commands.send(data)
         except StopIteration as end:
             return self._series_ended(end.value)
-        except _NotDone as not_done:
+        except NotDone as not_done:
             return self._turns.go(Input.ANSWER, State.REFUSED, event=not_done.refused)
         except RemoteError:
             refused = Refused(self._reason(Reason.NOT_GENUINE))
@@ -246,29 +246,34 @@ class MemoryDialogue:
     # -- the series
 
     def _open(self, sector: int, key_version: int) -> Generator[bytes, bytes, None]:
-        """The three passes. Raises _NotDone for a card that does not have this sector's key."""
+        """The three passes. Raises NotDone for a card that does not have this sector's key."""
+        sam, letter = self._key_of(sector)
         challenge = self._salt[:-1] + bytes((self._used,))
         self._used += 1
-        answer = yield apdu.auth_command(sector, KeyLetter.A, challenge)
+        answer = yield apdu.auth_command(sector, letter, challenge)
         card, proof = apdu.parse_auth(answer)
         named = (key_version, self._uid, sector)
-        if not self._sam.card_is_genuine(*named, terminal=challenge, card=card, proof=proof):
-            raise _NotDone(self._reason(Reason.NOT_GENUINE))
-        yield apdu.prove_command(self._sam.terminal_proof(*named, terminal=challenge, card=card))
+        if not sam.card_is_genuine(*named, terminal=challenge, card=card, proof=proof):
+            raise NotDone(self._reason(Reason.NOT_GENUINE))
+        yield apdu.prove_command(sam.terminal_proof(*named, terminal=challenge, card=card))
+
+    def _key_of(self, sector: int) -> tuple[MemorySam, KeyLetter]:
+        """Whose key opens a sector: a load station's overrides this."""
+        return self._sam, KeyLetter.A
 
     def _block(self, index: int) -> Generator[bytes, bytes, bytes]:
         return apdu.parse_block((yield apdu.read_command(index)))
 
-    def _find(self) -> _Commands:
+    def _find(self) -> Commands:
         self._uid = apdu.parse_uid((yield apdu.GET_UID_COMMAND))
         yield from self._open(DIRECTORY_SECTOR, 0)
         if decode_directory((yield from self._block(DIRECTORY_BLOCK))) != tuple(OWNER_OF_SECTOR[1:]):
-            raise _NotDone(Reason.NOT_OUR_CARD)
+            raise NotDone(Reason.NOT_OUR_CARD)
         card = self._card = MemoryFacts.decode((yield from self._block(FACTS_BLOCK)))
         facts = (card.number, card.currency, False, card.valid_until_day, card.group)
         return CardSeen(CardFacts(CardKind.MEMORY, card.key_version, self._uid, *facts))
 
-    def _read_and_repair(self) -> _Commands:
+    def _read_and_repair(self) -> Commands:
         assert self._card is not None
         version = self._card.key_version
         yield from self._open(MARKER_SECTOR, version)
@@ -280,15 +285,20 @@ class MemoryDialogue:
         try:
             found = self._purse = judge(purse, backup, (even, odd))
         except RemoteError:
-            raise _NotDone(Reason.CARD_REFUSED) from None
+            raise NotDone(Reason.CARD_REFUSED) from None
         if found.repair is not Repair.NONE:
             pair = (BACKUP_BLOCK, PURSE_BLOCK)
             source, target = pair if found.repair is Repair.PURSE_FROM_BACKUP else pair[::-1]
             yield apdu.value_command(ValueOperation.RESTORE, source)
             yield apdu.transfer_command(target)
+        return (yield from self._decided(found))
+
+    def _decided(self, found: PurseState) -> Commands:
+        """Both sectors have been read and the purse is whole; the purse's is open."""
+        yield from ()
         return Authenticated(found.balance_cents, found.counter)
 
-    def _mark(self) -> _Commands:
+    def _mark(self) -> Commands:
         assert self._card is not None
         marker, version = self._marker(), self._card.key_version
         yield from self._open(MARKER_SECTOR, version)
@@ -298,7 +308,7 @@ class MemoryDialogue:
         yield apdu.transfer_command(BACKUP_BLOCK)
         return None
 
-    def _follow(self) -> _Commands:
+    def _follow(self) -> Commands:
         yield apdu.value_command(ValueOperation.DECREMENT, PURSE_BLOCK, self._marker().amount_cents)
         yield apdu.transfer_command(PURSE_BLOCK)
         return None
@@ -332,6 +342,9 @@ class MemoryDialogue:
         marker = self._marker()
         event = Debited(self._order, marker.after_cents, marker.counter, NO_PROOF)
         return self._turns.go(given, State.DEBITED, event=event)
+
+    def _refuse_key_version(self) -> Step:
+        return self._turns.go(Input.AUTHENTICATE, State.REFUSED, event=Refused(Reason.KEY_VERSION))
 
     def _unknown(self, given: Input) -> Step:
         assert self._order is not None

@@ -4,6 +4,7 @@
     sector 0    block 0 chip, 1 directory, 2 facts     readable with a public key A, written by the issuer
     sector 1    block 4 purse, 5 its backup            value blocks: the terminal's key A may only take away
     sector 2    blocks 8, 9 transaction markers        transaction n stands in marker n mod 2
+    blocks 10, 6 load marks                            the newest that counts is never overwritten; key B writes
     sectors 3, 4    meals, doors                       other applications' own
     sectors 5–15    nobody's yet: the issuer's
 
@@ -35,6 +36,7 @@ FACTS_BLOCK: Final = 2
 PURSE_BLOCK: Final = 4
 BACKUP_BLOCK: Final = 5
 MARKER_BLOCKS: Final = (8, 9)
+LOAD_BLOCKS: Final = (10, 6)  # in two sectors: a torn write leaves the other
 DIRECTORY_SECTOR: Final = DIRECTORY_BLOCK // BLOCKS_PER_SECTOR
 PURSE_SECTOR: Final = PURSE_BLOCK // BLOCKS_PER_SECTOR
 MARKER_SECTOR: Final = MARKER_BLOCKS[0] // BLOCKS_PER_SECTOR
@@ -219,6 +221,30 @@ class Marker:
             return None
         marker = cls(MarkerKind(kind), counter, before, amount)
         return marker if marker.encode() == block else None
+
+
+_LOAD: Final = struct.Struct("!II4x4s")
+assert _LOAD.size == BLOCK_BYTES
+
+
+@dataclass(slots=True, frozen=True)
+class LoadMark:
+    """Which order a load executes: its serial (R22), and the number of the transaction by which it does."""
+
+    serial: int
+    counter: int
+
+    def encode(self) -> bytes:
+        """16 bytes with a CRC-32."""
+        stated = _LOAD.pack(self.serial, self.counter, b"")[:-4]
+        return stated + crc32(stated).to_bytes(4, "big")
+
+    @classmethod
+    def decode(cls, block: bytes) -> LoadMark | None:
+        """None for a torn or empty block."""
+        serial, counter, _ = _LOAD.unpack(block)
+        mark = cls(serial, counter)
+        return mark if mark.encode() == block else None
 
 
 _FACTS: Final = struct.Struct("!IBHIB")

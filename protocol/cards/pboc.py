@@ -35,7 +35,8 @@ class PbocState(Enum):
     OFF = "no SELECT yet"
     SELECTED = "selected"
     PURCHASE_READY = "INITIALIZE FOR PURCHASE done; one DEBIT is possible"
-    LOAD_READY = "INITIALIZE FOR LOAD done; one CREDIT is possible"
+    LOAD_READY = "INITIALIZE FOR LOAD done; one order can be announced"
+    ORDERED = "order announced; one CREDIT is possible"
 
 
 _ANYWHERE: Final = (
@@ -43,10 +44,11 @@ _ANYWHERE: Final = (
     apdu.INS_GET_BALANCE,
     apdu.INS_GET_CHALLENGE,
     apdu.INS_INTERNAL_AUTHENTICATE,
+    apdu.INS_READ_BINARY,
     apdu.INS_READ_RECORD,
     apdu.INS_UPDATE_BINARY,
 )
-_ON: Final = (PbocState.SELECTED, PbocState.PURCHASE_READY, PbocState.LOAD_READY)
+_ON: Final = (PbocState.SELECTED, PbocState.PURCHASE_READY, PbocState.LOAD_READY, PbocState.ORDERED)
 
 TRANSITIONS: Final[Mapping[tuple[PbocState, int], frozenset[PbocState]]] = MappingProxyType(
     {
@@ -54,7 +56,8 @@ TRANSITIONS: Final[Mapping[tuple[PbocState, int], frozenset[PbocState]]] = Mappi
         **{(state, ins): frozenset({state}) for state in _ON for ins in _ANYWHERE},
         **{(state, apdu.INS_INITIALIZE): frozenset({PbocState.PURCHASE_READY, PbocState.LOAD_READY}) for state in _ON},
         (PbocState.PURCHASE_READY, apdu.INS_DEBIT): frozenset({PbocState.SELECTED}),
-        (PbocState.LOAD_READY, apdu.INS_CREDIT): frozenset({PbocState.SELECTED}),
+        (PbocState.LOAD_READY, apdu.INS_UPDATE_BINARY): frozenset({PbocState.LOAD_READY, PbocState.ORDERED}),
+        (PbocState.ORDERED, apdu.INS_CREDIT): frozenset({PbocState.SELECTED}),
     }
 )
 """(state, instruction) → states after success; a pair that is missing is answered 69 85."""
@@ -68,11 +71,16 @@ _SHAPES: Final[Mapping[int, tuple[int, int]]] = MappingProxyType(
         apdu.INS_GET_BALANCE: (CLA_CARD, 0),
         apdu.INS_GET_CHALLENGE: (CLA_ISO, 0),
         apdu.INS_INTERNAL_AUTHENTICATE: (CLA_ISO, apdu.AUTHENTICATION_BYTES),
+        apdu.INS_READ_BINARY: (CLA_ISO, 0),
         apdu.INS_READ_RECORD: (CLA_ISO, 0),
         apdu.INS_UPDATE_BINARY: (apdu.CLA_SECURE, apdu.CONFIRM_FIELDS.size),
     }
 )
 """Class and bytes of data of every instruction; without data the fifth byte is the length expected."""
+_UPDATE_BYTES: Final[Mapping[int, int]] = MappingProxyType(
+    {apdu.SITE_COLLECTED: apdu.CONFIRM_FIELDS.size, apdu.SITE_LOAD: apdu.ORDER_FIELDS.size}
+)
+"""Of UPDATE BINARY the data's length depends on the place in the file."""
 
 
 class _Refusal(Exception):  # inside this module only; no error of the protocol
@@ -83,7 +91,7 @@ class _Refusal(Exception):  # inside this module only; no error of the protocol
 class PbocCardCore:
     """One card. Not for concurrent use; `image` is what the card holds after the last command."""
 
-    __slots__ = ("_amount", "_challenge", "_session", "_terminal", "image", "state")
+    __slots__ = ("_amount", "_challenge", "_order", "_session", "_terminal", "image", "state")
 
     def __init__(self, image: PbocCardImage) -> None:
         self.image = image
@@ -94,6 +102,7 @@ class PbocCardCore:
         self.state = PbocState.OFF
         self._session = self._terminal = self._challenge = b""
         self._amount = 0
+        self._order = (0, 0)
 
     def command(self, command: bytes, random: bytes) -> tuple[bytes, PbocCardImage | None]:
         """Answer one command; of `random` (4 bytes or more) INITIALIZE and GET CHALLENGE use the first 4.
@@ -119,7 +128,7 @@ class PbocCardCore:
         cla, ins, length = command[0], command[1], command[4]
         if ins not in _SHAPES or cla != _SHAPES[ins][0]:
             raise _Refusal(PbocStatus.UNKNOWN_COMMAND)
-        size = _SHAPES[ins][1]
+        size = _UPDATE_BYTES.get(command[3], 0) if ins == apdu.INS_UPDATE_BINARY else _SHAPES[ins][1]
         if len(command) != 5 + size or (size and length != size):
             raise _Refusal(PbocStatus.WRONG_LENGTH)
         if (self.state, ins) not in TRANSITIONS:
@@ -146,8 +155,12 @@ class PbocCardCore:
             return des3_block(self.image.keys.internal, data)
         if ins == apdu.INS_READ_RECORD and p2 == apdu.LOG_FILE:
             return self._log(p1, command[4])
-        if ins == apdu.INS_UPDATE_BINARY and (p1, p2) == (apdu.SITE_FILE, 0x00):
+        if ins == apdu.INS_READ_BINARY and command == apdu.READ_LOAD_SERIAL_COMMAND:
+            return self.image.load_serial.to_bytes(4, "big")
+        if ins == apdu.INS_UPDATE_BINARY and (p1, p2) == (apdu.SITE_FILE, apdu.SITE_COLLECTED):
             return self._confirm(command)
+        if ins == apdu.INS_UPDATE_BINARY and (p1, p2) == (apdu.SITE_FILE, apdu.SITE_LOAD):
+            return self._announced(command)
         raise _Refusal(PbocStatus.UNKNOWN_COMMAND)
 
     def _select(self) -> bytes:
@@ -216,9 +229,12 @@ class PbocCardCore:
             terminal=terminal,
             moment=moment,
         )
-        entry = LogEntry(counter, amount, TransactionType.LOAD, terminal, moment, 0, balance)
+        serial, sequence = self._order
+        entry = LogEntry(counter, amount, TransactionType.LOAD, terminal, moment, sequence, balance)
         kept = KeptProof(entry, bytes(apdu.MAC_BYTES), tac)
-        self.image = replace(card, balance_cents=balance, online_counter=counter + 1, last_load=kept)
+        self.image = replace(
+            card, balance_cents=balance, online_counter=counter + 1, load_serial=serial, last_load=kept
+        )
         return tac
 
     def _proof(self, type_: int, counter: int) -> bytes:
@@ -237,16 +253,30 @@ class PbocCardCore:
         return kept.entry.encode()
 
     def _confirm(self, command: bytes) -> bytes:
+        counter = int.from_bytes(self._secured(command)[-2:], "big")
+        if counter == self.image.offline_counter != self.image.collected_counter:
+            self.image = replace(self.image, collected_counter=counter)
+        return b""
+
+    def _announced(self, command: bytes) -> bytes:
+        """The order of the load that has been initialized: the CREDIT takes its serial over, in the same write."""
+        if self.state is not PbocState.LOAD_READY:
+            raise _Refusal(PbocStatus.NOT_IN_THIS_STATE)
+        serial, sequence, _ = apdu.ORDER_FIELDS.unpack(self._secured(command) + bytes(apdu.MAC_BYTES))
+        if serial <= self.image.load_serial:
+            raise _Refusal(PbocStatus.BAD_DATA)
+        self.state, self._order = PbocState.ORDERED, (serial, sequence)
+        return b""
+
+    def _secured(self, command: bytes) -> bytes:
+        """The data of an UPDATE BINARY whose MAC over a fresh challenge holds, after its header."""
         challenge, self._challenge = self._challenge, b""
         if not challenge:
             raise _Refusal(PbocStatus.NOT_IN_THIS_STATE)
         covered, mac = command[: -apdu.MAC_BYTES], command[-apdu.MAC_BYTES :]
         if not compare_digest(mac, macs.confirm_mac(self.image.keys.maintenance, challenge, covered)):
             raise _Refusal(PbocStatus.SECURE_MAC_WRONG)
-        counter = int.from_bytes(covered[-2:], "big")
-        if counter == self.image.offline_counter != self.image.collected_counter:
-            self.image = replace(self.image, collected_counter=counter)
-        return b""
+        return covered[5:]
 
     def _check_version(self, version: int) -> None:
         if version != self.image.key_version:

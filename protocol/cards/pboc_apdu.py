@@ -24,6 +24,7 @@ INS_GET_PROOF: Final = 0x5A
 INS_GET_BALANCE: Final = 0x5C
 INS_GET_CHALLENGE: Final = 0x84
 INS_INTERNAL_AUTHENTICATE: Final = 0x88
+INS_READ_BINARY: Final = 0xB0
 INS_READ_RECORD: Final = 0xB2
 INS_UPDATE_BINARY: Final = 0xD6
 CLA_SECURE: Final = 0x04
@@ -34,7 +35,9 @@ COUNTER_MAX: Final = 0xFFFF
 LOG_FILE: Final = 0x18 << 3 | 0x04  # SFI 18 (transaction details), record number in P1
 LOG_PURCHASE: Final = 0x01
 LOG_LOAD: Final = 0x02
-SITE_FILE: Final = 0x80 | 0x1A  # SFI 1A, the site's own: the offline counter last collected
+SITE_FILE: Final = 0x80 | 0x1A  # SFI 1A, the site's own
+SITE_COLLECTED: Final = 0x00  # u16: the offline counter last collected
+SITE_LOAD: Final = 0x02  # u32: the highest load serial
 
 INITIALIZE_FIELDS: Final = struct.Struct("!BI6s")
 PURCHASE_READY: Final = struct.Struct("!IH3sBB4s")
@@ -45,6 +48,9 @@ CREDIT_FIELDS: Final = struct.Struct("!7s4s")
 PROOF_ANSWER: Final = struct.Struct("!4s4s")
 LOG_RECORD: Final = struct.Struct("!H3xIB6s7sIi")
 CONFIRM_FIELDS: Final = struct.Struct("!H4s")
+ORDER_FIELDS: Final = struct.Struct("!II4s")
+_SERIAL: Final = struct.Struct("!I")
+_ORDER: Final = struct.Struct("!II")
 _COUNTER: Final = struct.Struct("!H")
 _TERMINAL: Final = struct.Struct("!IH")
 assert (INITIALIZE_FIELDS.size, PURCHASE_READY.size, LOAD_READY.size) == (11, 15, 16)
@@ -54,6 +60,7 @@ GET_BALANCE_COMMAND: Final = bytes((CLA_CARD, INS_GET_BALANCE, 0x00, 0x02, 0x04)
 GET_CHALLENGE_COMMAND: Final = bytes((CLA_ISO, INS_GET_CHALLENGE, 0x00, 0x00, RANDOM_BYTES))
 READ_LAST_PURCHASE_COMMAND: Final = bytes((CLA_ISO, INS_READ_RECORD, LOG_PURCHASE, LOG_FILE, LOG_RECORD.size))
 READ_LAST_LOAD_COMMAND: Final = bytes((CLA_ISO, INS_READ_RECORD, LOG_LOAD, LOG_FILE, LOG_RECORD.size))
+READ_LOAD_SERIAL_COMMAND: Final = bytes((CLA_ISO, INS_READ_BINARY, SITE_FILE, SITE_LOAD, _SERIAL.size))
 
 
 class PbocStatus(IntEnum):
@@ -96,7 +103,7 @@ class LogEntry:
     """6 bytes."""
     moment: bytes
     sequence: int
-    """0 for a load: its command carries none."""
+    """Of a load as the order that was announced states it; its own command carries none."""
     balance_after_cents: int
 
     def encode(self) -> bytes:
@@ -171,6 +178,22 @@ def confirm_header(counter: int) -> bytes:
 
 def confirm_command(counter: int, mac: bytes) -> bytes:
     return confirm_header(counter) + _sized(mac, MAC_BYTES)
+
+
+def order_header(serial: int, sequence: int) -> bytes:
+    """What the MAC of an announced load order covers: its serial, and the sequence of the station's record."""
+    return bytes((CLA_SECURE, INS_UPDATE_BINARY, SITE_FILE, SITE_LOAD, ORDER_FIELDS.size)) + _packed(
+        _ORDER, serial, sequence
+    )
+
+
+def announce_command(serial: int, sequence: int, mac: bytes) -> bytes:
+    return order_header(serial, sequence) + _sized(mac, MAC_BYTES)
+
+
+def parse_load_serial(data: bytes) -> int:
+    """Raises Malformed for another length."""
+    return int(_taken(_SERIAL, data, "load serial")[0])
 
 
 def parse_purchase_ready(data: bytes) -> Initialized:

@@ -14,12 +14,12 @@ from protocol.errors import DamagedData, OutOfRange
 from protocol.keys import CARD_UID_BYTES
 from protocol.record_bodies import card_masked
 
-_IMAGE_VERSION: Final = 1
+_IMAGE_VERSION: Final = 2  # 1 kept no load serial
 _KEPT: Final = struct.Struct(f"!?{LOG_RECORD.size}s4s4s")
-_IMAGE: Final = struct.Struct(f"!BB7sBIHIBIHHH16s16s16s16s16s{_KEPT.size}s{_KEPT.size}s")
+_IMAGE: Final = struct.Struct(f"!BB7sBIHIBIHHHI16s16s16s16s16s{_KEPT.size}s{_KEPT.size}s")
 _CRC: Final = struct.Struct("!I")
 PBOC_IMAGE_BYTES: Final = _IMAGE.size + _CRC.size
-assert PBOC_IMAGE_BYTES == 195
+assert PBOC_IMAGE_BYTES == 199
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,6 +75,8 @@ class PbocCardImage:
     online_counter: int = 0
     collected_counter: int = 0
     """The offline counter up to which proofs were collected (the site file)."""
+    load_serial: int = 0
+    """The highest of a load order that was executed (the site file, R22)."""
     valid_until_day: int = 0
     group: int = 0
     last_purchase: KeptProof | None = None
@@ -103,6 +105,7 @@ class PbocCardImage:
                 self.offline_counter,
                 self.online_counter,
                 self.collected_counter,
+                self.load_serial,
                 *keys,
                 self.last_purchase.encode() if self.last_purchase else b"",
                 self.last_load.encode() if self.last_load else b"",
@@ -124,15 +127,16 @@ class PbocCardImage:
             number=number,
             key_version=key_version,
             currency=currency,
-            keys=PbocCardKeys(*rest[3:8]),
+            keys=PbocCardKeys(*rest[4:9]),
             balance_cents=balance,
             offline_counter=rest[0],
             online_counter=rest[1],
             collected_counter=rest[2],
+            load_serial=rest[3],
             valid_until_day=until,
             group=group,
-            last_purchase=_kept(rest[8]),
-            last_load=_kept(rest[9]),
+            last_purchase=_kept(rest[9]),
+            last_load=_kept(rest[10]),
         )
 
     def __repr__(self) -> str:

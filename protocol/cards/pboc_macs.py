@@ -31,6 +31,7 @@ _AMOUNT: Final = struct.Struct("!I")
 _BALANCE: Final = struct.Struct("!I")
 _STATED: Final = struct.Struct("!IB6s")
 _LOADED: Final = struct.Struct("!IH")
+_LOAD_REFERENCE: Final = struct.Struct("!II")
 _EPOCH_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_MAX: Final = 253_402_300_799  # 9999-12-31T23:59:59Z: a BCD year has four digits
 _BCD_FORMAT: Final = "%Y%m%d%H%M%S"
@@ -75,6 +76,16 @@ def clock_of_moment(moment: bytes) -> int:
     if clock_ms < 0 or pboc_moment(clock_ms) != moment:
         raise Malformed("date and time", "before 1970, or not in this form")
     return clock_ms
+
+
+def load_reference(serial: int, clock_ms: int) -> int:
+    """*Reference* of the completion of a load: load serial u32 ‖ whole seconds of the clock under its TAC, u32."""
+    return int.from_bytes(_packed(_LOAD_REFERENCE, serial, clock_ms // 1000), "big")
+
+
+def split_load_reference(reference: int) -> tuple[int, int]:
+    """(load serial, clock_ms in whole seconds)."""
+    return reference >> 32, (reference & 0xFFFF_FFFF) * 1000
 
 
 def purchase_session(dpk: bytes, random: bytes, counter: int, sequence: int) -> bytes:

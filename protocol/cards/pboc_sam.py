@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from protocol.cards import pboc_macs as macs
 from protocol.cards.apdu import DebitOrder
 from protocol.cards.des import DES3_KEY_BYTES, des3_block
-from protocol.cards.pboc_apdu import Initialized, confirm_header
+from protocol.cards.pboc_apdu import Initialized, confirm_header, order_header
 from protocol.cards.pboc_macs import TransactionType, pboc_key, terminal6
 from protocol.errors import OutOfRange, ProofError
 
@@ -36,7 +36,10 @@ class PbocSam(Protocol):
         """Whether the card has debited exactly this order in this session."""
 
     def confirm_mac(self, key_version: int, uid: bytes, challenge: bytes, counter: int) -> bytes:
-        """MAC of the update of the site file."""
+        """MAC of the update of the site file: the purchase before that offline counter is collected."""
+
+    def order_mac(self, key_version: int, uid: bytes, challenge: bytes, *, serial: int, sequence: int) -> bytes:
+        """MAC of the update of the site file that announces a load order."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,6 +84,10 @@ class SoftwarePbocSam:
     def confirm_mac(self, key_version: int, uid: bytes, challenge: bytes, counter: int) -> bytes:
         key = pboc_key(self._held(key_version).maintenance, uid)
         return macs.confirm_mac(key, challenge, confirm_header(counter))
+
+    def order_mac(self, key_version: int, uid: bytes, challenge: bytes, *, serial: int, sequence: int) -> bytes:
+        key = pboc_key(self._held(key_version).maintenance, uid)
+        return macs.confirm_mac(key, challenge, order_header(serial, sequence))
 
     def _session(self, key_version: int, uid: bytes, ready: Initialized, order: DebitOrder) -> bytes:
         key = pboc_key(self._held(key_version).purchase, uid)

@@ -40,6 +40,20 @@ class DebitTerms:
             raise StateMisuse("the order is not for the terms of this dialogue")
 
 
+@dataclass(slots=True, frozen=True)
+class LoadChoice:
+    """What a load station wants of a card, once that has told its highest load serial (R22)."""
+
+    amount_cents: int
+    recalls: tuple[int, int] | None = None
+    """(online counter before it, sequence) of a load of an earlier tap whose end nobody here saw: its proof is asked
+    for, and nothing is loaded."""
+
+
+Choose = Callable[[int], LoadChoice | None]
+"""The card's highest load serial → what to do; None: nothing, by the caller's decision."""
+
+
 class PurseDialogue(Protocol):
     """One card of one kind, from its arrival until it leaves. Every verb raises StateMisuse out of turn.
 

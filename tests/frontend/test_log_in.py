@@ -192,7 +192,7 @@ def test_a_terminal_that_dribbles_a_frame_without_end_is_let_go_all_the_same(sit
         if terminal.stream is not None:
             terminal.stream.write(bytes([byte]))
         site.run(10_000)
-    assert site.server.parts.metrics.idle_timeouts == 1
+    assert site.server.parts.metrics.frame_timeouts == 1
     assert site.server.parts.sessions.online == 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ledger_sync.ledger.report import report
-from protocol.cards.pboc_macs import as_proof, load_tac, pboc_key, pboc_moment, pboc_tac, terminal6
+from protocol.cards.pboc_macs import as_proof, load_reference, load_tac, pboc_key, pboc_moment, pboc_tac, terminal6
 from protocol.codes import CardKind, RecordType, RowKind
 from protocol.record_bodies import Booking, Load, Purchase, Refund
 from tests.ledger.canteen import (
@@ -159,6 +159,22 @@ def test_a_memory_card_is_loaded_by_its_order_alone(canteen: Canteen, till: Till
     assert canteen.balance(WITHOUT_ORDER) == -700
 
 
+def test_what_a_closed_epoch_brings_late_is_set_aside_where_nothing_proves_it(
+    canteen: Canteen, till: Till, memory: Card, purse: PbocPurse
+) -> None:
+    """The memory has been in other hands: a card's proof posts, the terminal's seal alone does not (R11)."""
+    assert canteen.post(till.row(pay(till, memory, 100))) == [0x0A]
+    canteen.operate("register", terminals=[till.registered(closed=True), Till(51, epoch=2).registered()])
+    proved = till.seal_up(purse.purchase(till, 300), kind=RecordType.PURCHASE, cents=300)
+    assert canteen.post(till.row(proved, pay(till, memory, 200))) == [0x00, 0x0B]
+    assert (canteen.balance(MERCHANTS, MERCHANT), canteen.balance(UNPROVEN)) == (400, 200)
+    newer = Till(51, epoch=2)
+    assert canteen.post(newer.row(pay(newer, memory, 50))) == [0x0A]
+    [(item,)] = canteen.ledger.connection.execute("SELECT posting FROM suspense").fetchall()
+    canteen.decide("suspense", int(str(item)), "spent")
+    assert (canteen.balance(MERCHANTS, MERCHANT), canteen.balance(UNPROVEN)) == (650, 0)
+
+
 @pytest.mark.parametrize("kind", [Refund, Booking])
 def test_what_a_memory_card_cannot_prove_is_quarantined(canteen: Canteen, till: Till, memory: Card, kind: Any) -> None:
     assert canteen.post(till.row(till.does(kind, memory, 5, reference=1, proof=NO_PROOF))) == [0x11]
@@ -236,6 +252,63 @@ def test_a_load_of_a_pboc_purse_is_proved_by_its_load_tac(
     record = till.row(till.seal_up(body, kind=RecordType.LOAD, cents=-700))
     assert canteen.post(record) == ([0x00] if is_true else [0x11])
     assert canteen.balance(IN_FLIGHT) == (0 if is_true else 700)
+
+
+def doubtful_load(purse: PbocPurse, station: Till) -> tuple[bytes, dict[str, Any]]:
+    """A load of 7.00 that the purse has made and its station does not know of: the doubt, and what the card keeps."""
+    clock_ms, sequence = NOW_MS + station.next, station.next
+    doubt = station.doubt(purse, 700, RecordType.LOAD, 1, order=1)
+    tac = load_tac(
+        purse.dtk, balance_after_cents=OPENING_CENTS + 700, counter=8, amount_cents=700, terminal=terminal6(51, 1),
+        moment=pboc_moment(clock_ms),
+    )  # fmt: skip
+    facts = {
+        "terminal": 51, "epoch": 1, "sequence": sequence, "card": 4001, "uid": purse.uid, "key_version": 1,
+        "amount_cents": 700, "balance_after_cents": OPENING_CENTS + 700, "counter": 9, "currency": 156, "card_kind": 3,
+        "proof": as_proof(tac), "original_type": int(RecordType.LOAD), "reference": load_reference(1, clock_ms),
+    }  # fmt: skip
+    return doubt, facts
+
+
+@pytest.mark.parametrize("doubt_first", [True, False])
+def test_a_torn_load_of_a_pboc_purse_is_brought_home_by_its_own_proof(
+    canteen: Canteen, till: Till, purse: PbocPurse, doubt_first: bool
+) -> None:
+    canteen.operate("topup", card=4001, amount_cents=700)
+    doubt, facts = doubtful_load(purse, till)
+    rows = [till.row(doubt), till.row(till.completion(facts))]
+    results = [canteen.post(row)[0] for row in (rows if doubt_first else reversed(rows))]
+    assert results == ([0x0F, 0x08] if doubt_first else [0x08, 0x01])
+    assert (canteen.balance(IN_FLIGHT), canteen.balance(MIRROR, 4001)) == (0, OPENING_CENTS + 700)
+    open_items = report(canteen.ledger.connection, now_ms=canteen.now_ms)["open_items"]
+    assert (open_items["doubt"]["items"], open_items["load_in_flight"]["items"]) == (0, 0)
+
+
+def test_a_completion_of_a_load_holds_only_with_the_clock_under_its_tac(
+    canteen: Canteen, till: Till, purse: PbocPurse
+) -> None:
+    canteen.operate("topup", card=4001, amount_cents=700)
+    doubt, facts = doubtful_load(purse, till)
+    later = till.completion(facts, reference=load_reference(1, NOW_MS + 5_000))
+    nothing = till.completion(facts, reference=load_reference(0, NOW_MS + 1))
+    assert canteen.post(till.row(doubt, later, nothing)) == [0x0F, 0x11, 0x12]
+    assert canteen.balance(IN_FLIGHT) == 700
+
+
+def test_a_balance_that_has_risen_by_a_load_is_no_exception_and_one_that_has_risen_by_nothing_is(
+    canteen: Canteen, till: Till, purse: PbocPurse
+) -> None:
+    def bought(cents: int) -> bytes:
+        return till.seal_up(purse.purchase(till, cents), kind=RecordType.PURCHASE, cents=cents)
+
+    first = bought(300)
+    purse.balance_cents += 700  # nobody has ordered a load
+    assert canteen.post(till.row(first, bought(20))) == [0x00, 0x03]
+    canteen.operate("topup", card=4001, amount_cents=700)
+    purse.balance_cents += 700
+    assert canteen.post(till.row(bought(30))) == [0x00]
+    purse.balance_cents -= 1
+    assert canteen.post(till.row(bought(40))) == [0x03]
 
 
 def test_a_pboc_purse_refunds_nothing_offline(canteen: Canteen, till: Till, purse: PbocPurse) -> None:

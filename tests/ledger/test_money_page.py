@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ledger_sync.ledger.accounts import SUBJECT_BITS, AccountKind
-from protocol.cards.pboc_macs import as_proof, load_tac, pboc_key, pboc_moment, pboc_tac, terminal6
+from protocol.cards.pboc_macs import as_proof, load_reference, load_tac, pboc_key, pboc_moment, pboc_tac, terminal6
 from protocol.codes import PostingResult, RecordType, RowKind
 from protocol.record_bodies import Booking, Cancellation, Collection, Load, Power, Purchase, Refund, Unknown
 from tests.ledger.canteen import NOW_MS, PBOC_TAC_MASTER, Canteen, Card, Till, assert_sound, facts_of
@@ -79,6 +79,19 @@ class Scene:
             terminal=terminal6(51, 1), moment=pboc_moment(NOW_MS + self.till.next),
         ))  # fmt: skip
         return self.till.seal_up(body, kind=RecordType.LOAD, cents=-500)
+
+    def pboc_load_carried(self) -> bytes:
+        balance, clock_ms = self.purse.balance_cents + 500, NOW_MS + 1
+        proof = as_proof(load_tac(
+            self.dtk, balance_after_cents=balance, counter=3, amount_cents=500, terminal=terminal6(60, 1),
+            moment=pboc_moment(clock_ms),
+        ))  # fmt: skip
+        facts = {
+            "terminal": 60, "epoch": 1, "sequence": 9, "card": 4001, "uid": self.purse.uid, "key_version": 1,
+            "amount_cents": 500, "balance_after_cents": balance, "counter": 4, "currency": 156, "card_kind": 3,
+            "proof": proof, "original_type": int(RecordType.LOAD), "reference": load_reference(1, clock_ms),
+        }  # fmt: skip
+        return self.second.completion(facts)
 
 
 def after(*first: Callable[[Scene], Any]) -> Callable[[Callable[[Scene], Any]], Callable[[Scene], Any]]:
@@ -258,6 +271,12 @@ EVENTS: dict[str, Callable[[Scene], Any]] = {
     "PBOC purse: load, its order in flight": after(lambda s: s.order(card=4001))(
         lambda s: s.post(s.till, s.pboc_load())
     ),
+    "PBOC purse: completion of a load, its order in flight": after(lambda s: s.order(card=4001))(
+        lambda s: s.post(s.second, s.pboc_load_carried())
+    ),
+    "memory card: purchase of an epoch that was closed before": after(
+        lambda s: s.canteen.operate("register", terminals=[s.till.registered(closed=True)])
+    )(lambda s: s.post(s.till, s.pay(5))),
     "seal does not hold": after()(lambda s: s.post(s.till, flipped(s.purchase()))),
     "card proof does not hold": after()(lambda s: s.post(s.till, s.till.purchase(s.card, 5, proof=bytes(8)))),
     "format, currency, or money from a proxy": after()(

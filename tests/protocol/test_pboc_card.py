@@ -48,12 +48,20 @@ def debit(core: PbocCardCore, order: DebitOrder = ORDER) -> bytes:
     return apdu.debit_command(order, MOMENT, pboc_sam().mac1(1, UID, ready, order, MOMENT))
 
 
+def announce(core: PbocCardCore, serial: int = 3, sequence: int = 70_001) -> bytes:
+    challenge = sent(core, apdu.GET_CHALLENGE_COMMAND)
+    return apdu.announce_command(
+        serial, sequence, pboc_sam().order_mac(1, UID, challenge, serial=serial, sequence=sequence)
+    )
+
+
 def credit(core: PbocCardCore, amount_cents: int = 500) -> bytes:
     terms = {**TERMS, "amount_cents": amount_cents}
     ready = parse_load_ready(sent(core, apdu.initialize_load_command(1, **terms)))
     station = PbocLoadSam(PBOC_MASTERS["load"])
     assert station.verify_mac1(UID, ready, **terms)
     assert not station.verify_mac1(UID, replace(ready, balance_cents=ready.balance_cents + 1), **terms)
+    sent(core, announce(core))
     return apdu.credit_command(MOMENT, station.mac2(UID, ready, **terms, moment=MOMENT))
 
 
@@ -88,7 +96,8 @@ def test_load_byte_by_byte() -> None:
     assert written is not None
     assert (written.balance_cents, written.online_counter, written.offline_counter) == (10_500, 8, 100)
     assert not written.proof_pending, "a load is no purchase to be completed"
-    assert LogEntry.decode(sent(core, apdu.READ_LAST_LOAD_COMMAND)).amount_cents == 500
+    entry = LogEntry.decode(sent(core, apdu.READ_LAST_LOAD_COMMAND))
+    assert (entry.amount_cents, entry.sequence, sent(core, bytes.fromhex("00b09a0204"))) == (500, 70_001, b"\0\0\0\3")
     assert core.command(command, RANDOM) == (b"\x69\x85", None), "an answered load cannot be said again"
 
 
@@ -98,13 +107,14 @@ def test_load_message_is_good_for_one_session_of_one_card() -> None:
     core.reset()
     sent(core, SELECT_COMMAND)
     core.command(apdu.initialize_load_command(1, **TERMS), bytes(16))
+    sent(core, announce(core))
     assert core.command(command, RANDOM) == (b"\x93\x02", None)
     assert core.image.balance_cents == START_CENTS
 
 
 @pytest.mark.parametrize("cut_at", range(6))
 def test_interrupted_load_is_told_by_counter_and_proof_at_the_next_tap(cut_at: int) -> None:
-    """Three commands, cut before and after each: SELECT, INITIALIZE, CREDIT."""
+    """Three steps, cut before and after each: SELECT, INITIALIZE with the order announced, CREDIT."""
     core, command = PbocCardCore(pboc_image()), b""
     order_counter = 7
     for index in range(cut_at // 2 + cut_at % 2):
@@ -129,6 +139,24 @@ def test_interrupted_load_is_told_by_counter_and_proof_at_the_next_tap(cut_at: i
     else:
         assert answer == b"\x94\x06"
         assert ready.counter == order_counter
+
+
+def test_an_order_is_announced_in_known_bytes_and_a_serial_at_or_below_the_highest_is_refused() -> None:
+    core = card(load_serial=3)
+    sent(core, apdu.initialize_load_command(1, **TERMS))
+    sent(core, apdu.GET_CHALLENGE_COMMAND)
+    header = bytes.fromhex("04d69a020c" + "00000004" + "00011171")
+    key = oracle.card_key(PBOC_MASTERS["maintenance"], UID)
+    command = header + oracle.retail_mac(key, RANDOM[:4] + bytes(4), header)
+    assert apdu.announce_command(4, 70_001, command[-4:]) == command
+    assert core.command(command[:-1] + bytes((command[-1] ^ 1,)), RANDOM)[0] == b"\x69\x88"
+    assert core.command(command, RANDOM)[0] == b"\x69\x85", "the challenge was used up"
+    for serial in (0, 2, 3):
+        assert core.command(announce(core, serial), RANDOM) == (b"\x6a\x80", None)
+    assert core.command(apdu.credit_command(MOMENT, bytes(4)), RANDOM)[0] == b"\x69\x85", "no order, no load"
+    sent(core, announce(core, 4))
+    assert core.image.load_serial == 3, "announcing alone writes nothing"
+    assert core.command(announce(card(), 9), RANDOM)[0] == b"\x69\x85", "one order an INITIALIZE"
 
 
 def test_refusals_change_nothing() -> None:
@@ -220,7 +248,7 @@ def test_image_survives_its_file_and_tells_damage() -> None:
     encoded = core.image.encode()
     assert len(encoded) == PBOC_IMAGE_BYTES
     assert PbocCardImage.decode(encoded) == core.image
-    for damaged in (encoded[:-1], encoded + b"\0", bytes(len(encoded)), b"\2" + encoded[1:]):
+    for damaged in (encoded[:-1], encoded + b"\0", bytes(len(encoded)), b"\1" + encoded[1:]):
         with pytest.raises(DamagedData):
             PbocCardImage.decode(damaged)
     for change in ({"uid": b""}, {"balance_cents": -1}):
@@ -235,6 +263,8 @@ def test_hostile_commands_neither_raise_nor_write() -> None:
         if state is PbocState.PURCHASE_READY:
             initialized(core)
         elif state is PbocState.LOAD_READY:
+            sent(core, apdu.initialize_load_command(1, **TERMS))
+        elif state is PbocState.ORDERED:
             credit(core)
         before = core.image
         for tail in garbage(ins, 40, 24):

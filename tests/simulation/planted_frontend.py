@@ -218,7 +218,11 @@ class _Anything:
 def credit_nothing_while_the_disk_refuses(patch: pytest.MonkeyPatch) -> None:
     """As it was: nobody told the terminal when there was room again."""
     credit = IntakeQueue.credit
-    patch.setattr(IntakeQueue, "credit", lambda queue: 0 if queue._refusing else credit(queue))
+
+    def nothing_while_it_refuses(queue: IntakeQueue, *, is_live: bool) -> int:
+        return 0 if queue._refusing else credit(queue, is_live=is_live)
+
+    patch.setattr(IntakeQueue, "credit", nothing_while_it_refuses)
 
 
 def never_ask_again_for_a_damaged_list(patch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ class Bench:
         self.answers: list[Outcome | SpoolError] = []
         self.terminal = Terminal()
         self.sold = 0
+        self.marks: list[tuple[bool, int]] = []
+        """(urgent, sequence) of what was answered to `submit_by`, in order."""
 
     def submit(self, count: int = 1) -> None:
         for _ in range(count):
@@ -196,3 +198,54 @@ def test_the_writer_runs_under_virtual_time(tmp_path: Path) -> None:
     assert [answer.durable for answer in answers if isinstance(answer, Outcome)] == list(range(1, 21))
     assert writer.groups < 20
     spool.close()
+
+
+def submit_by(bench: Bench, terminal: Terminal, count: int, *, first: int = 0, is_urgent: bool = False) -> None:
+    """Frames of one record each; `bench.marks` tells in which order they were answered."""
+    for sequence in range(first + 1, first + count + 1):
+        bench.writer.submit(
+            terminal.frame(sequence, sequence),
+            lambda _, mark=(is_urgent, sequence): bench.marks.append(mark),  # type: ignore[misc]  # bound now
+            is_urgent=is_urgent,
+        )
+
+
+def test_what_is_urgent_overtakes_what_waits_and_each_lane_keeps_its_order(bench: Bench) -> None:
+    backlog, live = Terminal(), Terminal(terminal=Terminal().terminal + 1)
+    submit_by(bench, backlog, 5)
+    submit_by(bench, live, 3, is_urgent=True)
+    bench.executor.run_all()
+    ordinary = [(False, sequence) for sequence in range(1, 6)]
+    assert bench.marks == [ordinary[0], *((True, sequence) for sequence in range(1, 4)), *ordinary[1:]]
+
+
+def test_an_eighth_of_every_group_is_kept_for_a_backlog(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "spool.db", group_intakes_max=16)
+    backlog, live = Terminal(), Terminal(terminal=Terminal().terminal + 1)
+    submit_by(bench, backlog, 9)  # the first goes alone
+    submit_by(bench, live, 60, is_urgent=True)
+    bench.executor.step()
+    for _ in range(3):
+        bench.executor.step()
+        assert [is_urgent for is_urgent, _ in bench.marks[-16:]] == [True] * 14 + [False] * 2
+    bench.executor.run_all()
+    assert len(bench.marks) == 69
+    bench.spool.close()
+
+
+def test_a_lane_alone_has_the_whole_group_and_both_count_for_room(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "spool.db", group_intakes_max=16, intakes_queued_max=40)
+    live = Terminal()
+    submit_by(bench, live, 33, is_urgent=True)
+    bench.executor.run_all()
+    assert bench.writer.groups == 3
+    submit_by(bench, live, 21, first=33, is_urgent=True)
+    submit_by(bench, live, 20, first=54)
+    with pytest.raises(SpoolBusy):
+        submit_by(bench, live, 1, first=74)
+    flushed: list[bool] = []
+    bench.writer.flush(lambda: flushed.append(True))
+    bench.executor.run_all()
+    assert flushed == [True]
+    assert len(bench.marks) == 74
+    bench.spool.close()

@@ -12,15 +12,24 @@ from protocol.cards.memory_format import SectorMasters, formatted_image
 from protocol.cards.memory_layout import Application, MemoryFacts
 from protocol.cards.memory_sam import SoftwareMemorySam
 from protocol.cards.pboc_image import PbocCardImage, PbocCardKeys
-from protocol.cards.pboc_macs import pboc_key, pboc_moment, verify_pboc_tac
+from protocol.cards.pboc_macs import (
+    as_proof,
+    load_tac,
+    pboc_key,
+    pboc_moment,
+    split_load_reference,
+    terminal6,
+    verify_pboc_tac,
+)
 from protocol.cards.pboc_sam import PbocTerminalMasters, SoftwarePbocSam
-from protocol.codes import CardKind, ListKind, ProofSuite, Suite
+from protocol.codes import CardKind, ListKind, ProofSuite, RecordType, Suite
 from protocol.deny_list import DenyList
 from protocol.documents import canonical
 from protocol.keys import card_key, link_key, seal_key
 from protocol.mac import MacKey
 from protocol.ports import Timer
 from protocol.proofs import ChainCheck, genesis_seal, verify_card_proof, verify_chain
+from protocol.record_bodies import Load
 from protocol.records import Completion, Purchase, RecordHead, decode_body, read_head
 from protocol.sam import SoftwareSam, TerminalMasters
 from protocol.signed import Certificate, CertificateUse, SoftwareSigner, issue_certificate, sign_head
@@ -257,24 +266,37 @@ def check_chain(terminal: PosTerminal) -> list[bytes]:
     for offset, record in enumerate(records):
         head, body = read_head(record), decode_body(record)
         assert (head.sequence, head.proof_suite) == (first + offset, secrets.proof_suite)
-        if isinstance(body, Purchase | Completion):
+        if isinstance(body, Purchase | Load | Completion):
             assert proof_verifies(head, body), body
     return records
 
 
-def proof_verifies(head: RecordHead, body: Purchase | Completion) -> bool:
+def proof_verifies(head: RecordHead, body: Purchase | Load | Completion) -> bool:
     """Whether the record carries what a card of its kind owes (R4), by this site's masters."""
     if body.card_kind == CardKind.MEMORY:
-        return isinstance(body, Purchase) and body.proof == bytes(8)
+        return not isinstance(body, Completion) and body.proof == bytes(8)
     if body.card_kind == CardKind.AES:
         return verify_card_proof(MacKey(card_key(TAC_MASTER, body.uid)), head, body)
-    if isinstance(body, Purchase):
+    type_: int = body.original_type if isinstance(body, Completion) else head.type
+    if not isinstance(body, Completion):
         who, clock_ms = (head.terminal, head.epoch, head.sequence), head.clock_ms
     else:
         who, clock_ms = (body.original_terminal, body.original_epoch, body.original_sequence), body.reference
     terminal, epoch, sequence = who
+    dtk = pboc_key(PBOC_MASTERS["tac"], body.uid)
+    if type_ == RecordType.LOAD:
+        clock_ms = split_load_reference(clock_ms)[1] if isinstance(body, Completion) else clock_ms
+        made = load_tac(
+            dtk,
+            balance_after_cents=body.balance_after_cents,
+            counter=body.counter - 1,
+            amount_cents=body.amount_cents,
+            terminal=terminal6(terminal, epoch),
+            moment=pboc_moment(clock_ms),
+        )
+        return body.proof == as_proof(made)
     return verify_pboc_tac(
-        pboc_key(PBOC_MASTERS["tac"], body.uid),
+        dtk,
         body.proof,
         amount_cents=body.amount_cents,
         terminal=terminal,

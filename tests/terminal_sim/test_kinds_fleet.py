@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from protocol.codes import TerminalKind
+from protocol.cards.memory_layout import Application
+from protocol.codes import CardKind, TerminalKind
 from protocol.keystore import Keystore
 from protocol.parameters import Limits
-from protocol.record_bodies import BODIES
-from protocol.records import read_head
+from protocol.record_bodies import BODIES, Load
+from protocol.records import decode_body, read_head
 from protocol.registry import Registry
 from terminal_sim.customers import usual_parameters
 from terminal_sim.errors import SimError
@@ -22,7 +23,14 @@ from terminal_sim.population import SetupError
 from terminal_sim.run import EXIT_DONE
 from terminal_sim.seats import load_seats, sam_of
 from tests.terminal_sim.fleet_kit import FIRST, FIRST_CARD, Canteen, asked
-from tests.terminal_sim.kit import AUTHENTICATE_MASTER, DEBIT_MASTER, SITE
+from tests.terminal_sim.kit import (
+    AUTHENTICATE_MASTER,
+    DEBIT_MASTER,
+    PBOC_MASTERS,
+    SECTOR_MASTERS,
+    SITE,
+    proof_verifies,
+)
 
 KINDS = [TerminalKind.POS, TerminalKind.MEAL, TerminalKind.LOAD_STATION, TerminalKind.POS]
 STATION = FIRST + 2
@@ -41,11 +49,18 @@ class MixedCanteen(Canteen):
             "card_authenticate_master.1": AUTHENTICATE_MASTER,
             "card_debit_master.1": DEBIT_MASTER,
             "card_refund_master.1": bytes(16),
+            "memory_purse_a_master.1": SECTOR_MASTERS[Application.PURSE].a,
+            **{f"pboc_{name}_master.1": PBOC_MASTERS[name] for name in ("internal", "purchase", "maintenance")},
+        }
+        load_masters = {
+            "card_load_master.1": bytes(16),
+            "memory_purse_b_master.1": SECTOR_MASTERS[Application.PURSE].b,
+            "pboc_load_master.1": PBOC_MASTERS["load"],
         }
         held = self.place.keystore
         stores = {
             "sam": Keystore("sam", SITE, masters, {}),
-            "load": Keystore("load", SITE, {"card_load_master.1": bytes(16)}, {}),
+            "load": Keystore("load", SITE, load_masters, {}),
         }
         self.place = replace(self.place, keystore=lambda name: stores.get(name) or held(name))
 
@@ -130,3 +145,17 @@ def test_only_a_load_station_gets_the_load_key(canteen: MixedCanteen) -> None:
         load_seats(canteen.place, 5)
     with pytest.raises(SimError):
         sam_of(Keystore("sam", SITE, {}, {}))
+
+
+def test_orders_of_cards_of_every_kind_are_executed_once_through_torn_taps_and_power_cuts(tmp_path: Path) -> None:
+    canteen = MixedCanteen(tmp_path, cards=30, memory=10, pboc=10)
+    faults = "power:at=20%,terminals=4;power:at=50%,terminals=4;torn:every=7"
+    code = canteen.play(asked(taps=900, rate=60.0, faults=faults), orders=canteen.order_file(30))
+    oracle = canteen.read("oracle.json")
+    assert (code, oracle["agrees"], oracle["faults"]) == (EXIT_DONE, True, [])
+    stored = canteen.frontend.stored[STATION].values()
+    loads = [body for body in map(decode_body, stored) if isinstance(body, Load)]
+    assert {each.card_kind for each in loads} == set(CardKind)
+    assert len({each.order for each in loads}) == len(loads), "no order is executed by two records"
+    assert all(proof_verifies(read_head(one), body) for one in stored if isinstance(body := decode_body(one), Load))
+    canteen.close()

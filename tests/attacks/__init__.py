@@ -1,0 +1,1 @@
+"""Attacks on the wire, tried in every state: see README.md."""
