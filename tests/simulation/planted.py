@@ -110,6 +110,8 @@ def try_once(planted: Plant, seed: int) -> str | None:
                 with tempfile.TemporaryDirectory(prefix="onecard-sim-", dir=scratch()) as directory:
                     planted.play(Path(directory))
         except AssertionError as error:
+            if isinstance(error.__cause__, TypeError | AttributeError | NameError):
+                raise RuntimeError(f"{planted.name} does not fit the product any more") from error
             return wording(str(error))
     return None
 

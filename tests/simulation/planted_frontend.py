@@ -32,9 +32,9 @@ from protocol.records import summarise, walk
 def acknowledge_before_commit(patch: pytest.MonkeyPatch) -> None:
     submit = IntakeQueue.submit
 
-    def submits(queue: IntakeQueue, owner: Submitter, item: Intake) -> None:
+    def submits(queue: IntakeQueue, owner: Submitter, item: Intake, **more: Any) -> None:
         if not isinstance(item, RecordsIntake):
-            submit(queue, owner, item)
+            submit(queue, owner, item, **more)
             return
         queue._writer.submit(item, lambda _: None)
         owner.stored(item, Outcome(OutcomeKind.ACCEPTED, summarise(item.payload).last, 0, ()))
