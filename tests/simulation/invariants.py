@@ -16,6 +16,7 @@ from typing import Final
 
 from protocol.cards.apdu import Identity
 from protocol.codes import ListKind, RecordType
+from protocol.errors import RemoteError
 from protocol.limits import BATCHES_OUTSTANDING_MAX
 from protocol.list_kinds import DOCUMENT_KINDS
 from protocol.signed import NO_VERSION, Version
@@ -330,7 +331,11 @@ class Invariants:
             self._documents_of[till.number, kind] = version
 
     def _check_list_at(self, frontend: FrontendHost) -> None:
-        durable, before = frontend.list_on_disk(), self._frontend_lists.get(frontend.number, NO_VERSION)
+        before = self._frontend_lists.get(frontend.number, NO_VERSION)
+        try:
+            durable = frontend.list_on_disk()
+        except RemoteError as error:
+            raise Violation(f"front-end: the list on its disk is not what was issued: {error}") from error
         if durable < before:
             raise Violation(f"front-end: list {durable} on disk after {before}")
         self._frontend_lists[frontend.number] = durable

@@ -21,9 +21,11 @@ from tests.simulation import planted_terminal as terminal
 from tests.simulation.plays import (
     play_dead_sector,
     play_lost_card,
+    play_missed_list,
     play_old_list_again,
     play_restored_ledger,
     play_rolled_back,
+    play_torn_taps,
 )
 from tests.simulation.runner import run_seed, scratch
 
@@ -64,7 +66,7 @@ PLANTS: Final = (
     Plant("send each row once", frontend.send_each_row_once),
     Plant("lists wait for the next log-in", frontend.lists_wait_for_the_next_log_in, play_lost_card),
     Plant("accept an older list at the front-end", frontend.accept_an_older_list, play_old_list_again),
-    Plant("apply a delta on the wrong base", frontend.apply_a_delta_on_the_wrong_base),
+    Plant("apply a delta on the wrong base", frontend.apply_a_delta_on_the_wrong_base, play_missed_list),
     Plant("credit 0 while the disk refuses", frontend.credit_nothing_while_the_disk_refuses),
     Plant("never ask again for a damaged list", frontend.never_ask_again_for_a_damaged_list),
     Plant("accept any proof of a terminal", frontend.accept_any_proof_of_a_terminal),
@@ -74,7 +76,7 @@ PLANTS: Final = (
     Plant("believe every card proof", ledger.believe_every_card_proof),
     Plant("believe the record which kind its card is", ledger.believe_the_record_which_kind_its_card_is),
     Plant("believe every seal", ledger.believe_every_seal),
-    Plant("forget a counter", ledger.forget_the_counter_of_a_resolved_grey),
+    Plant("forget a counter", ledger.forget_the_counter_of_a_resolved_grey, play_torn_taps),
     Plant("refund a grey by timer", ledger.refund_grey_by_timer),
     Plant("forget a committed list", ledger.forget_a_committed_list),
     Plant("ledger not synced at commit", ledger.ledger_not_synced_at_commit),
@@ -111,7 +113,7 @@ def try_once(planted: Plant, seed: int) -> str | None:
                     planted.play(Path(directory))
         except AssertionError as error:
             if isinstance(error.__cause__, TypeError | AttributeError | NameError):
-                raise RuntimeError(f"{planted.name} does not fit the product any more") from error
+                raise RuntimeError(f"{planted.name} fits the product no more") from error  # noqa: TRY004
             return wording(str(error))
     return None
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from protocol.codes import LinkType
+from terminal_sim.card import Disturbance, Effect, Moment
 from terminal_sim.firmware import Outcome, Why
 from terminal_sim.ring import SLOTS_PER_SECTOR
 from terminal_sim.uplink import UplinkState
 from tests.simulation.agreement import Agreement, agree
-from tests.simulation.attacker import Attacker
+from tests.simulation.attacker import TYPE_AT, Attacker
+from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.invariants import Violation
 from tests.simulation.keys import FIRST_CARD
 from tests.simulation.runner import drain
 from tests.simulation.site import FRONTEND_HOST, Site
+from tests.simulation.streams import VirtualStream
+from tests.simulation.till import Till
 
 SEED: Final = 2026
 CENTS: Final = 850
+TAP_COMMANDS: Final = 6  # of an AES card's sale, with some room
+MISSED: Final = 4  # times a list is hit, each at another bit
 
 
 def started(directory: Path) -> Site:
@@ -105,6 +113,69 @@ def play_dead_sector(directory: Path) -> tuple[Agreement, int]:
         site.tap(till, FIRST_CARD, 100)
         drain(site)
         return agree(site, allowed=frozenset({"grey", "tombstone"})), SLOTS_PER_SECTOR
+
+
+def play_torn_taps(directory: Path) -> Agreement:
+    """The power goes at every command of a tap, a card each; each card is seen once more and buys nothing (R20).
+
+    Then the ledger starts again, and all of it once more, without the last look: what it knew of cards must be on disk.
+    """
+    with started(directory) as site:
+        till, other, *_ = site.tills
+        _tear(site, till)
+        for at in range(TAP_COMMANDS):
+            site.serve(other, FIRST_CARD + at, lambda terminal, field: terminal.check(field))
+        drain(site)
+        assert not site.invariants.ledger.open_greys()  # type: ignore[union-attr]
+        site.crash_ledger()
+        site.start_ledger()
+        site.run(1_000)
+        _tear(site, till)
+        return agree(site)
+
+
+def _tear(site: Site, till: Till) -> None:
+    for at in range(TAP_COMMANDS):
+        site.tap(till, FIRST_CARD + at, CENTS, Disturbance(at, Moment.AFTER_WRITE, Effect.POWER_CUT))
+        site.reboot(till)
+        drain(site)
+
+
+def play_missed_list(directory: Path) -> list[Why]:
+    """A list is damaged on its way and the next one comes before it is asked for again: every card on both is refused.
+
+    Returns why each terminal refused each card.
+    """
+    with started(directory) as site:
+        found = []
+        for at in range(MISSED):
+            site.world.wiretap = _hits_the_next_list(site)
+            cards = (FIRST_CARD + 2 * at, FIRST_CARD + 2 * at + 1)
+            for card in cards:
+                site.report_lost(card)
+                site.run(300)
+            drain(site)
+            issued = site.invariants.ledger.denied()  # type: ignore[union-attr]
+            for card in sorted(issued[max(issued)] & set(cards)):
+                for till in site.tills:
+                    result = site.tap(till, card, 10)
+                    if result is not None and result.why is not Why.DENY_LIST:
+                        raise Violation(f"terminal {till.number}: a card reported lost is {result.outcome.value}")
+                    found.append(Why.NONE if result is None else result.why)
+        drain(site)
+        agree(site)
+        return found
+
+
+def _hits_the_next_list(site: Site) -> Callable[[VirtualStream, bytes], None]:
+    """A bit of it flips, and nobody hears any more."""
+
+    def hears(stream: VirtualStream, data: bytes) -> None:
+        if stream.host.name == LEDGER_HOST and data[TYPE_AT : TYPE_AT + 1] == bytes((LinkType.LIST,)):
+            site.world.corrupt_next[LEDGER_HOST] = 0
+            site.world.wiretap = None
+
+    return hears
 
 
 def play_old_list_again(directory: Path) -> Agreement:

@@ -1,4 +1,4 @@
-"""One large site on an ordinary day boots, sells, drains and agrees; `make simulate ARGS="--site 10000"` tells how fast."""
+"""One large site on an ordinary day boots, sells, drains and agrees; the command with `--site 10000` tells how fast."""
 
 from __future__ import annotations
 

@@ -21,9 +21,11 @@ from tests.simulation.keys import FIRST_CARD
 from tests.simulation.plays import (
     play_dead_sector,
     play_lost_card,
+    play_missed_list,
     play_old_list_again,
     play_restored_ledger,
     play_rolled_back,
+    play_torn_taps,
     sell,
     started,
 )
@@ -229,6 +231,16 @@ def test_power_cut_inside_a_flash_operation_of_a_sale_costs_nobody_a_cent(site: 
     drain(site)
     paid = sum(one.amount_cents for one in site.oracle.executed.values())
     assert agree(site).ledger_cents == paid
+
+
+def test_cards_torn_at_every_command_of_a_tap_bring_their_debits_home(tmp_path: Path) -> None:
+    found = play_torn_taps(tmp_path)
+    assert found.records > 2
+    assert (found.greys_open, found.open_cents) == (1, 850)
+
+
+def test_a_list_that_is_missed_is_fetched_whole(tmp_path: Path) -> None:
+    assert set(play_missed_list(tmp_path)) == {Why.DENY_LIST}
 
 
 def test_a_list_said_again_by_somebody_on_the_wire_changes_nothing(tmp_path: Path) -> None:
