@@ -156,6 +156,10 @@ class LedgerEye:
             " FROM decisions WHERE subject = 'quarantine' AND state = 'confirmed') ORDER BY item"
         )
 
+    def deciders(self) -> set[str]:
+        """Everybody who has proposed a decision."""
+        return {name for (name,) in self._rows("SELECT DISTINCT proposed_by FROM decisions")}
+
     def rejected(self) -> list[tuple[int, int]]:
         """(terminal, cents) of what two persons have rejected, and nothing better has come in the place of.
 

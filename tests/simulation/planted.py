@@ -20,6 +20,7 @@ from tests.simulation import planted_ledger as ledger
 from tests.simulation import planted_terminal as terminal
 from tests.simulation.plays import (
     play_dead_sector,
+    play_full_memory,
     play_lost_card,
     play_missed_list,
     play_old_list_again,
@@ -89,13 +90,13 @@ PLANTS: Final = (
     Plant("no mark before the debit", terminal.debit_without_a_mark_in_flash),
     Plant("forget an open sale at boot", terminal.forget_an_open_sale_at_boot),
     Plant("reset a counter at boot", terminal.reset_a_counter_at_boot),
-    Plant("overwrite what is not acknowledged", terminal.overwrite_what_is_not_acknowledged),
+    Plant("overwrite what is not acknowledged", terminal.overwrite_what_is_not_acknowledged, play_full_memory),
     Plant("clear a proof without a record", terminal.clear_a_proof_without_a_record),
     Plant("an older list after a boot", terminal.older_list_after_a_boot),
     Plant("believe every list", terminal.believe_every_list),
     Plant("take an older list", terminal.take_an_older_list),
     Plant("miss the last entry of a list", terminal.miss_the_last_entry_of_a_list),
-    Plant("apply a list without its digest", terminal.apply_a_list_without_its_digest),
+    Plant("take the head of a list alone", terminal.take_the_head_of_a_list_alone),
     Plant("wait for a silent front-end", terminal.wait_for_a_silent_front_end),
     Plant("take a cent too much", terminal.take_a_cent_too_much),
 )

@@ -84,6 +84,8 @@ def refund_grey_by_timer(patch: pytest.MonkeyPatch) -> None:
 
     def posts(ledger: Ledger, batch: BatchMessage, now_ms: int) -> Any:
         done = post(ledger, batch, now_ms)
+        if ledger._anchor is None:  # the auditor's copy does again what was done, and has no timer
+            return done
         overdue = ledger.connection.execute(
             "SELECT posting FROM suspense WHERE kind = 'grey' AND resolved_position IS NULL AND trade_ms < ?"
             " AND posting NOT IN (SELECT item FROM decisions WHERE subject = 'suspense')",

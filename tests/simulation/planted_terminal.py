@@ -10,7 +10,7 @@ import pytest
 from protocol.cards.aes import AesCardCore
 from protocol.codes import ListForm
 from protocol.list_receiver import ListReceiver
-from protocol.signed import NO_HEAD, SignedHead
+from protocol.signed import NO_HEAD, NO_VERSION, SignedHead
 from terminal_sim import connection
 from terminal_sim.lists import DenyListMemory
 from terminal_sim.memory import Memory
@@ -100,12 +100,12 @@ def miss_the_last_entry_of_a_list(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DenyListMemory, "_holds", misses)
 
 
-def apply_a_list_without_its_digest(patch: pytest.MonkeyPatch) -> None:
-    """A delta is applied to whatever is held."""
+def take_the_head_of_a_list_alone(patch: pytest.MonkeyPatch) -> None:
+    """A new version comes into force with the content of the old one; no digest is compared."""
     content = ListReceiver._content
 
     def contents(receiver: ListReceiver, staging: Any, data: bytes) -> bytes | None:
-        if staging.form != ListForm.DELTA:
+        if receiver.held_version == NO_VERSION:
             return content(receiver, staging, data)
         return receiver._store.held_content()
 

@@ -23,6 +23,7 @@ from tests.simulation.till import Till
 
 SEED: Final = 2026
 CENTS: Final = 850
+TAPS_THAT_FILL: Final = 200  # more than five sectors hold
 TAP_COMMANDS: Final = 6  # of an AES card's sale, with some room
 MISSED: Final = 4  # times a list is hit, each at another bit
 
@@ -113,6 +114,22 @@ def play_dead_sector(directory: Path) -> tuple[Agreement, int]:
         site.tap(till, FIRST_CARD, 100)
         drain(site)
         return agree(site, allowed=frozenset({"grey", "tombstone"})), SLOTS_PER_SECTOR
+
+
+def play_full_memory(directory: Path) -> tuple[Agreement, int]:
+    """A till without a cable sells until its memory is full, and no further; nothing of it is lost (R12).
+
+    Returns how many sales it refused.
+    """
+    with started(directory) as site:
+        till, refused = site.tills[0], 0
+        site.cut_network(till.host.name)
+        for at in range(TAPS_THAT_FILL):
+            result = site.tap(till, FIRST_CARD + at % 20, 1)
+            refused += result is not None and result.why is Why.MEMORY_FULL
+        site.heal()
+        drain(site)
+        return agree(site), refused
 
 
 def play_torn_taps(directory: Path) -> Agreement:

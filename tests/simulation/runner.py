@@ -15,6 +15,7 @@ from terminal_sim.card_kinds import kind_of
 from tests.simulation.agreement import Agreement, agree
 from tests.simulation.faults import Drama
 from tests.simulation.invariants import Violation
+from tests.simulation.operators import PERSONS
 from tests.simulation.plan import Plan
 from tests.simulation.site import Site
 
@@ -107,6 +108,7 @@ def _run(seed: int, plan: Plan, directory: Path) -> Run:
         drain(site)
         _proofs_are_home(site)
         decided = _decide(site, drama)
+        _only_people_decide(site)
         site.check()
         agreement = agree(site)
         return Run(
@@ -133,6 +135,15 @@ def _proofs_are_home(site: Site) -> None:
     for _, identity, _, card, kind in ledger.open_suspense("grey", "doubt"):
         if identity in site.oracle.executed and kind_of(site.cards.load(card)) is not CardKind.MEMORY:
             raise Violation(f"{identity} was paid, its card was seen again, and it is still {kind}")
+
+
+def _only_people_decide(site: Site) -> None:
+    """What no proof settles is settled by two persons, and by nothing else (R20)."""
+    ledger = site.invariants.ledger
+    assert ledger is not None
+    others = sorted(ledger.deciders() - set(PERSONS))
+    if others:
+        raise Violation(f"{others[0]} has decided what is for two persons")
 
 
 def _decide(site: Site, drama: Drama) -> int:

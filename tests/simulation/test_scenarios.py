@@ -20,6 +20,7 @@ from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.keys import FIRST_CARD
 from tests.simulation.plays import (
     play_dead_sector,
+    play_full_memory,
     play_lost_card,
     play_missed_list,
     play_old_list_again,
@@ -231,6 +232,12 @@ def test_power_cut_inside_a_flash_operation_of_a_sale_costs_nobody_a_cent(site: 
     drain(site)
     paid = sum(one.amount_cents for one in site.oracle.executed.values())
     assert agree(site).ledger_cents == paid
+
+
+def test_a_till_with_a_full_memory_refuses_to_sell_and_loses_nothing(tmp_path: Path) -> None:
+    found, refused = play_full_memory(tmp_path)
+    assert refused > 10
+    assert found.records == 200 - refused
 
 
 def test_cards_torn_at_every_command_of_a_tap_bring_their_debits_home(tmp_path: Path) -> None:
