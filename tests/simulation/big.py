@@ -30,6 +30,7 @@ DOORS_MAX: Final = 6  # a permissions document has room for so many with three d
 CHECK_EVERY_EVENTS: Final = 50_000
 BOOKS_EVERY_COMMITS: Final = 50
 RING_SECTORS: Final = 9
+COMMIT_MS: Final = 20  # of a disk that really syncs: what comes meanwhile is committed together
 
 
 @dataclass(slots=True)
@@ -77,6 +78,7 @@ def run_big(terminals: int, *, minutes: float, seed: int = 0) -> BigRun:
         tap_gap_ms=max(1, TAP_GAP_OF_A_TERMINAL_MS // terminals),
         disturbed=0.002,
         cut_in_flash=0.0,
+        commit_ms=COMMIT_MS,
         gaps={"power": max(2_000, 600_000 // terminals), "list": 20_000, "topup": 5_000, "outage": 45_000},
     )
     with (
@@ -94,6 +96,7 @@ def run_big(terminals: int, *, minutes: float, seed: int = 0) -> BigRun:
         booted, cpu_s = time.monotonic(), time.process_time()
         drama = Drama(site, plan)
         drama.begin()
+        site.ledger.host.work_ms = COMMIT_MS
         site.run(selling_ms)
         sold, cpu_s = time.monotonic(), time.process_time() - cpu_s
         drama.heal()
