@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench kills simulate images fuzz fuzz-atheris lock clean bench-hostile storm
+.PHONY: help demo test check bench kills simulate images fuzz fuzz-atheris lock clean bench-hostile storm sabotage
 
 ARGS ?=
 SEEDS ?= 100
@@ -36,6 +36,7 @@ help:
 	@echo 'make kills   processes are killed at drawn moments, totals are compared     KILLS=200 SEED=7'
 	@echo 'make simulate  whole sites under virtual time, with faults   SEEDS=1000 FIRST_SEED=0'
 	@echo 'make images  power cuts at every write of spool and ledger, reopened   IMAGES=100000 SEED=7'
+	@echo 'make sabotage  search the seeds for every planted bug, and write the table of docs/reliability.md'
 	@echo 'make fuzz    bent bytes and hostile sequences on every decoder and state machine    FRAMES=100000000 SEED=1'
 	@echo 'make fuzz-atheris  one decoder, guided by coverage     TARGET="packed row" SECONDS=60'
 	@echo 'make lock    resolve pyproject.toml again into the two lock files'
@@ -71,6 +72,8 @@ simulate: $(VENV)/.dev
 
 images: $(VENV)/.dev
 	@$(PY) -m tests.crash_images $(if $(IMAGES),--images $(IMAGES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+sabotage: $(VENV)/.dev
+	@$(PY) -m tests.simulation.sabotage --write $(ARGS)
 
 fuzz: $(VENV)/.dev
 	@$(PY) -m tests.fuzz --frames $(FRAMES) $(if $(SEED),--seed $(SEED)) $(ARGS)
