@@ -48,7 +48,7 @@ demo: $(VENV)/.runtime
 	@$(PY) -m onecard demo $(ARGS)
 
 test: $(VENV)/.dev
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev
 	@$(PY) -m ruff check $(or $(ARGS),.)
