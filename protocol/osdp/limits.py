@@ -17,9 +17,10 @@ CHARACTER_GAP_MS: Final = 20
 """Silence inside a packet after which its end will not come."""
 REPLY_MS_MAX: Final = 200
 """A reader may take this long to answer; waited for in full where nobody else waits for the line."""
-REPLY_MS_SHARED: Final = 35
+REPLY_MS_SHARED: Final = 20
 """Waited for while neighbours are live: real readers answer in 3 ms, and a mute one must not cost its neighbours more.
-With eight neighbours at 115200 the gap between two polls of one of them stays below 60 ms."""
+With eight neighbours at 115200 baud the gap between two polls of one of them stays below 60 ms. A reader whose answers
+come later is noticed by them, and waited for longer."""
 OFFLINE_MS: Final = 8_000
 """Silence after which both ends forget the session (spec 2.2, 5.7)."""
 BUSY_PAUSE_MS: Final = 20
@@ -27,18 +28,14 @@ BUSY_PAUSE_MS: Final = 20
 DEAD_PROBE_MS: Final = 5_000
 """Between two probes of one dead reader: how soon it is noticed to be back."""
 DEAD_SPACING_MS: Final = 400
-"""Between two probes of any dead readers: with REPLY_MS_SHARED less than a tenth of the line, however many are dead."""
+"""Between two probes of any dead readers: with REPLY_MS_SHARED a fifteenth of the line, however many are dead."""
 SILENT_PAUSE_MS: Final = 250
 """Between two repetitions once the first ones were not answered either, until the reader is offline."""
 QUICK_RETRIES_MAX: Final = 3
 """Repetitions in consecutive rounds: noise passes in less."""
-POLL_MS: Final = 0
-"""Between two polls of one reader beyond what the line itself takes."""
 COMMANDS_MAX: Final = 32
 """Queued for one reader; more means that nobody looks at what becomes of them."""
 READERS_MAX: Final = ADDRESS_MAX + 1
-UNCONFIRMED_MAX: Final = 1
-"""A reader gets no further sequence number before its event is durable (R41), so there is never a second one."""
 COMSET_TRIAL_MS: Final = 1_500
 """How long each of the old and new settings is tried before the other one, after COMSET."""
 COMSET_MS_MAX: Final = 30_000
