@@ -305,9 +305,11 @@ class Peripheral:
 
     def _challenge(self, packet: Packet, command: Challenge, now_ms: int) -> None:
         setup = self.setup
-        by_default = packet.block[1] == 0
         installing = setup.install_until_ms is not None and now_ms < setup.install_until_ms
-        key = (SCBK_DEFAULT if installing else None) if by_default else setup.base_key
+        by_default = packet.block[1] == 0 and installing
+        # Asked for the default key out of its time, a reader proves its own key: some panels ask for nothing else, and
+        # look at what the answer says.
+        key = SCBK_DEFAULT if by_default else setup.base_key
         if key is None:
             self.counters.refused += 1
             self._refuse(packet, NakCode.SECURITY_CONDITIONS, now_ms)
@@ -317,7 +319,7 @@ class Peripheral:
         keys = SessionKeys.derive(key, command.random)
         self._handshake = _Handshake(keys, keys.server_cryptogram(command.random, own))
         proof = ClientCryptogram(setup.identity.client_id, own, keys.client_cryptogram(command.random, own))
-        self._finish(packet, proof, bytes((ScsType.CCRYPT, packet.block[1])), now_ms)
+        self._finish(packet, proof, bytes((ScsType.CCRYPT, not by_default)), now_ms)
 
     def _prove(self, packet: Packet, command: ServerCryptogram, now_ms: int) -> None:
         handshake, self._handshake = self._handshake, None

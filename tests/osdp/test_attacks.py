@@ -45,10 +45,29 @@ def said(reader: OsdpReader, wire: bytes, now_ms: int = 0) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("install_until_ms", [None, 1000], ids=["no window", "window over"])
-def test_a_reader_refuses_the_default_key_outside_its_install_window(install_until_ms: int | None) -> None:
+def test_a_reader_proves_its_own_key_when_asked_for_the_default_key_outside_its_window(
+    install_until_ms: int | None,
+) -> None:
     reader = reader_of(install_until_ms=install_until_ms)
-    wire = encode_packet(0, 0, CommandCode.CHLNG, Challenge(bytes(8)).encode(), reply=False, block=b"\x11\0")
-    assert said(reader, wire, 1000) == (ReplyCode.NAK, bytes((NakCode.SECURITY_CONDITIONS,)))
+    reader.line.receive(challenge(), 1000)
+    answer = decode_packet(reader.line.take_output()[1:])
+    assert (answer.code, answer.block) == (ReplyCode.CCRYPT, b"\x12\x01")
+    own, default = (SessionKeys.derive(key, bytes(8)) for key in (KEY, SCBK_DEFAULT))
+    assert answer.data[16:] == own.client_cryptogram(bytes(8), answer.data[8:16])
+    assert answer.data[16:] != default.client_cryptogram(bytes(8), answer.data[8:16])
+
+
+@pytest.mark.parametrize("install_until_ms", [None, 1000], ids=["no window", "window over"])
+def test_a_reader_without_a_key_refuses_the_default_key_outside_its_install_window(
+    install_until_ms: int | None,
+) -> None:
+    reader = reader_of(None, install_until_ms=install_until_ms)
+    assert said(reader, challenge(), 1000) == (ReplyCode.NAK, bytes((NakCode.SECURITY_CONDITIONS,)))
+
+
+def challenge() -> bytes:
+    """CHLNG by the default key."""
+    return encode_packet(0, 0, CommandCode.CHLNG, Challenge(bytes(8)).encode(), reply=False, block=b"\x11\0")
 
 
 @pytest.mark.parametrize("window_ms", [None, 0], ids=["no window", "window over"])
