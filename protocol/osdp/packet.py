@@ -143,9 +143,11 @@ def decode_packet(data: bytes | bytearray | memoryview) -> Packet:
         if not 2 <= block_bytes <= SCB_BYTES_MAX:
             raise Malformed("packet", f"a security block of {block_bytes} bytes", offset=HEADER_BYTES)
         block = raw[HEADER_BYTES + 1 : code_at]
-    data_end = check_at - (MAC_BYTES if block and block[0] in _MAC_TYPES else 0)
-    if code_at >= data_end:
-        raise Malformed("packet", "no room for code and MAC", offset=code_at)
+    if code_at >= check_at:
+        raise Malformed("packet", "no room for a code", offset=code_at)
+    # Without room for a MAC there is none, and no session will take it: some panels begin with a sealed poll in clear.
+    has_mac = bool(block) and block[0] in _MAC_TYPES and check_at - code_at > MAC_BYTES
+    data_end = check_at - MAC_BYTES if has_mac else check_at
     return Packet(
         address & ~REPLY_BIT,
         address & REPLY_BIT != 0,

@@ -269,7 +269,8 @@ class Peripheral:
                 return
             self._answer(packet, opened, reply, now_ms)
             if isinstance(reply, Communication):
-                self._change_communication(reply)
+                # The session goes on: some panels do, others start again at sequence 0, which ends it anyway.
+                self.setup.address, self.setup.baud = reply.address, reply.baud
 
     def _reply_to(self, packet: Packet, command: Command) -> Reply:
         if isinstance(command, Poll):
@@ -297,11 +298,6 @@ class Peripheral:
         if isinstance(command, PanelReceiveSize):
             return Ack()
         return self._handler.handle(command)
-
-    def _change_communication(self, reply: Communication) -> None:
-        if (reply.address, reply.baud) != (self.setup.address, self.setup.baud):
-            self.setup.address, self.setup.baud = reply.address, reply.baud
-            self._forget_session()
 
     def _challenge(self, packet: Packet, command: Challenge, now_ms: int) -> None:
         setup = self.setup

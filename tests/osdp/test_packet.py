@@ -106,3 +106,9 @@ def test_a_field_that_does_not_fit_is_our_own_fault() -> None:
 
 def test_a_repr_shows_no_data() -> None:
     assert "data=16 bytes" in repr(decode_packet(encode_packet(5, 2, 0x50, bytes(16), reply=True)))
+
+
+def test_a_sealed_packet_without_room_for_a_mac_has_none() -> None:
+    """What one panel in use begins with: a sealed poll before there is a session; it is owed a NAK, not silence."""
+    packet = decode_packet(close_packet(bytes.fromhex("53070a000c021560")))
+    assert (packet.code, packet.block, packet.mac, packet.data) == (0x60, b"\x15", b"", b"")

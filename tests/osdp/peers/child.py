@@ -1,4 +1,4 @@
-"""A peer as a process of its own on the far end of a TCP connection, and our core driven by the real clock on this end."""
+"""A peer as a process of its own at the far end of a TCP connection; our core, driven by the real clock, at this end."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Runs in libosdp's environment: libosdp's control panel on a TCP connection, with one reader at the other end.
 
-    libosdp_panel.py PORT  < one JSON object: {"address", "key", "secure"}
+    libosdp_panel.py PORT  < one JSON object: {"address", "key", "secure"}; not `secure` may fall back on less
 
 Then JSON lines on standard input are commands to submit (`file` in hex sends one). Events and states come out as JSON.
 """
@@ -67,7 +67,7 @@ def main() -> None:
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     line.setblocking(False)
     key = bytes.fromhex(wanted["key"]) if wanted["key"] else None
-    flags = [osdp.LibFlag.EnforceSecure] if wanted["secure"] and key else []
+    flags = [osdp.LibFlag.EnforceSecure] if wanted["secure"] else []
     panel = osdp.ControlPanel(
         [osdp.PDInfo(wanted["address"], Wire(line), scbk=key, flags=flags)],
         log_level=osdp.LogLevel.Critical,
