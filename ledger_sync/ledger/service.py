@@ -13,7 +13,7 @@ try later.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -69,6 +69,7 @@ class LedgerService:
     def __init__(
         self, open_ledger: Callable[[], Ledger], addresses: Addresses, *, keys: LedgerKeys, network: Network,
         clock: Clock, executor: Executor, log: Log, files: Files, heads_path: str,
+        broker_facts: Callable[[], Mapping[str, object]] | None = None,
     ) -> None:  # fmt: skip
         self._open_ledger = open_ledger
         self._addresses = addresses
@@ -79,6 +80,7 @@ class LedgerService:
         self._log = log
         self._files = files
         self._heads_path = heads_path
+        self._broker_facts = broker_facts
         self._ledger: Ledger | None = None
         self._listeners: list[Listener] = []
         self._wires: dict[FrontEndWire, None] = {}  # in the order in which they came, as `stop` ends them
@@ -170,7 +172,7 @@ class LedgerService:
             self._log("ledger.superseded", frontend=wire.frontend)
             older.refuse(RefusalCode.SUPERSEDED)
         self._frontends[wire.frontend] = wire
-        now_ms = self._clock.now_ms()
+        now_ms = wire.since_ms = self._clock.now_ms()
 
         def work(ledger: Ledger) -> list[bytes]:
             welcome = LinkWelcome(
@@ -296,11 +298,19 @@ class LedgerService:
                 self._broadcast(message)
             if isinstance(request, dict) and request.get("verb") == "status":
                 answer |= {"frontends": sorted(self._frontends), "reports": list(self._reports)}
+                answer |= {"links": self._links(), "broker": self._broker_facts() if self._broker_facts else None}
             wire.answer(answer)
 
         self._with_ledger(work, answered)
 
     # -- inside
+
+    def _links(self) -> list[dict[str, object]]:
+        """Who is connected and since when, for operators."""
+        return [
+            {"frontend": number, "state": wire.state.value, "since_ms": wire.since_ms}
+            for number, wire in sorted(self._frontends.items())
+        ]
 
     def _broadcast(self, message: bytes) -> None:
         for wire in list(self._frontends.values()):

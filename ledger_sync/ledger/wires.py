@@ -67,6 +67,7 @@ class FrontEndWire:
         self._key: MacKey | None = None
         self.state = WireState.GREETING
         self.frontend = 0
+        self.since_ms = 0  # UTC of its greeting
         self.batches_outstanding = 0
 
     # -- StreamHandler

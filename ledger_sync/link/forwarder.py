@@ -109,8 +109,10 @@ class Forwarder:
         network: Network,
         random: Random,
         log: Log,
+        wire_facts: Callable[[], Mapping[str, object]] | None = None,
     ) -> None:
         self._settings = settings
+        self._wire_facts = wire_facts
         self._batch_key = batch_key
         self._spool = spool
         self._clock = clock
@@ -179,6 +181,7 @@ class Forwarder:
             "last_refusal": self._last_refusal,
             "connections": self.connections,
             "last_fault": self.last_fault,
+            "broker": None if self._wire_facts is None else self._wire_facts(),
         }
 
     # -- the wire ------------------------------------------------------------------------------------------------------
