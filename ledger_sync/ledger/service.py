@@ -22,6 +22,7 @@ import apsw
 
 from ledger_sync.ledger import catalogue
 from ledger_sync.ledger.admin import Admin, refusal
+from ledger_sync.ledger.answering import Answering
 from ledger_sync.ledger.core import Ledger, Posted
 from ledger_sync.ledger.errors import BatchRefused, LedgerFailure
 from ledger_sync.ledger.keys import LedgerKeys
@@ -40,6 +41,7 @@ from protocol.link_messages import (
     RecollectRequest,
     Refusal,
     Report,
+    Request,
     decode_up,
     encode_down,
     verify_up,
@@ -90,6 +92,11 @@ class LedgerService:
         self._is_stopping = False
         self._is_broadcasting = False
         self._recollector = Recollector(clock=clock, on_ledger=self._with_ledger, ask=self._ask_again_for, log=log)
+        self._answering = Answering(
+            clock=clock,
+            on_ledger=self._with_ledger,
+            send=lambda wire, answer: wire.send(encode_down(answer, keys.signer)),
+        )
         self.on_stop_verb: Callable[[], None] = lambda: None
         """Called when an operator says stop; the composer calls `stop` and ends the process."""
 
@@ -251,6 +258,9 @@ class LedgerService:
     def pinged(self, wire: FrontEndWire, ping: Ping) -> None:
         wire.send(encode_down(Pong(ping.nonce), self._keys.signer))
 
+    def asked(self, wire: FrontEndWire, request: Request) -> None:
+        self._answering.asked(wire, request)
+
     def faulty(self, wire: FrontEndWire, error: RemoteError) -> None:
         self._log("ledger.bad_link_message", alarm=True, frontend=wire.frontend, error=str(error))
 
@@ -299,6 +309,7 @@ class LedgerService:
             if isinstance(request, dict) and request.get("verb") == "status":
                 answer |= {"frontends": sorted(self._frontends), "reports": list(self._reports)}
                 answer |= {"links": self._links(), "broker": self._broker_facts() if self._broker_facts else None}
+                answer["requests"] = {"answered": self._answering.answered, "expired": self._answering.expired}
             wire.answer(answer)
 
         self._with_ledger(work, answered)
