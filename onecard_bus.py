@@ -66,8 +66,15 @@ def broker_of(address: str) -> tuple[str, int, bool]:
     return parts.hostname, parts.port or (PORT_TLS if is_tls else PORT_PLAIN), is_tls
 
 
-def client_of(address: str, access: BusAccess, opening: BusOpening) -> aiomqtt.Client:
-    """A client, not yet connected.
+def client_of(
+    address: str,
+    access: BusAccess,
+    opening: BusOpening,
+    *,
+    is_persistent: bool = False,
+    incoming_max: int = INCOMING_MAX,
+) -> aiomqtt.Client:
+    """A client, not yet connected; a persistent one is kept by the broker while it is away.
 
     Raises:
         ValueError: the address is none.
@@ -87,11 +94,11 @@ def client_of(address: str, access: BusAccess, opening: BusOpening) -> aiomqtt.C
         username=access.user or None,
         password=password,
         protocol=aiomqtt.ProtocolVersion.V311,
-        clean_session=True,
+        clean_session=not is_persistent,
         will=aiomqtt.Will(opening.will_topic, opening.will, QOS, True) if opening.will_topic else None,
         keepalive=KEEPALIVE_S,
         timeout=ANSWER_SECONDS_MAX,
-        max_queued_incoming_messages=INCOMING_MAX,
+        max_queued_incoming_messages=incoming_max,
         max_inflight_messages=IN_FLIGHT_MAX,
         tls_params=tls if is_tls else None,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
@@ -204,8 +211,7 @@ class _RealSession:
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         granted = await client.subscribe([(topic, QOS) for topic in self._opening.subscriptions])
         for topic, code in zip(self._opening.subscriptions, granted, strict=True):
-            value = code if isinstance(code, int) else code.value
-            if value >= DENIED:
+            if (code if isinstance(code, int) else int(getattr(code, "value", DENIED))) >= DENIED:
                 raise BusError(f"the broker does not let us read {topic}")
 
     async def _serve(self, client: aiomqtt.Client) -> None:

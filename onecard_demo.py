@@ -236,7 +236,7 @@ class Demo:
             return True
         with asking(self.directory / "run" / "ledger.sock") as ledger:
             links = ledger.ask({"verb": "status", "operator": OPERATOR}).get("links", [])
-        return sum(one["state"] == "up" for one in links) == self.story.frontends
+        return bool(sum(one["state"] == "up" for one in links) == self.story.frontends)
 
     def _report_loss(self) -> None:
         """By the ledger's own socket: a verb's process takes its time to start, and the thief does not wait."""

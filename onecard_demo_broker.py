@@ -26,8 +26,7 @@ MOSQUITTO: Final = """listener {port} 127.0.0.1
 allow_anonymous true
 persistence true
 persistence_location {store}/
-autosave_on_changes true
-autosave_interval 1
+autosave_interval 10
 max_queued_messages 0
 max_queued_bytes 0
 max_inflight_messages 200

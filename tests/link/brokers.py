@@ -50,18 +50,18 @@ class RealBroker:
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "store").mkdir(exist_ok=True)
-        self._configuration = directory / "broker.conf"
-        self._configuration.write_text(self._plain() + limits)
+        self.configuration = directory / "broker.conf"
+        self.configuration.write_text(self._plain() + limits)
 
     def start(self) -> RealBroker:
         program = program_of(self.kind)
         assert program is not None
         self._process = subprocess.Popen(
-            [program, "-c", str(self._configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [program, "-c", str(self.configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         end = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < end:
-            assert self._process.poll() is None, f"{self.kind} does not start with {self._configuration}"
+            assert self._process.poll() is None, f"{self.kind} does not start with {self.configuration}"
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return self

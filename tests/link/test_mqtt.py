@@ -109,8 +109,8 @@ class Site:
         return self.spool.facts().rows_unsettled
 
     @property
-    def state(self) -> object:
-        return self.forwarder.state()["state"]
+    def state(self) -> str:
+        return str(self.forwarder.state()["state"])
 
     def sent_up(self) -> list[bytes]:
         return [payload for topic, payload in self.broker.seen if topic == UP]

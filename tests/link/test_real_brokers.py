@@ -201,7 +201,7 @@ def test_the_longest_link_message_passes_through_the_broker(tmp_path: Path, brok
             sizes.append(len(payload))
             hand_over(arrived, counter, payload)
 
-        run.network.hand_over = note  # type: ignore[method-assign]
+        run.network.hand_over = note  # type: ignore[assignment, method-assign]
         data = bytes(LINK_MESSAGE_BYTES_MAX - 4 - 264)
         run.ledger.send(ListMessage(ListForm.SNAPSHOT, 0, 0, bytes(128), bytes(120), data))
 
