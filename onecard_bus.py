@@ -17,7 +17,7 @@ import contextlib
 import logging
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -108,6 +108,21 @@ def client_of(
     return client
 
 
+@contextlib.asynccontextmanager
+async def connected(client: aiomqtt.Client) -> AsyncIterator[aiomqtt.Client]:
+    """`async with client`, and nothing of it left behind however it ends: aiomqtt leaves the socket of an attempt that
+    was not answered open and watched, and the error of an end that nobody waited for to be reported by the loop.
+    """
+    try:
+        async with client:
+            yield client
+    finally:
+        client._client._sock_close()  # noqa: SLF001
+        ended = client._disconnected  # noqa: SLF001
+        if ended.done() and not ended.cancelled():
+            ended.exception()
+
+
 def _secret(path: str) -> str:
     data = Path(path).read_bytes()
     if len(data) > PASSWORD_BYTES_MAX:
@@ -188,10 +203,9 @@ class _RealSession:
     async def run(self) -> None:
         """From attempt to end; the handler hears of everything."""
         error: Exception | None = None
-        client: aiomqtt.Client | None = None
         try:
             client = client_of(self._address, self._bus.access, self._opening)
-            async with client:
+            async with connected(client):
                 await self._subscribe(client)
                 self._client = client
                 self._guarded(self._handler.opened)
@@ -203,8 +217,6 @@ class _RealSession:
             self._client = None
             for task in list(self._publishing):
                 task.cancel()
-            if client is not None:
-                _retrieve(client)
         handler, self._handler = self._handler, _NOBODY
         self._guarded(lambda: handler.closed(error))
 
@@ -285,10 +297,3 @@ def _break(client: aiomqtt.Client) -> None:
     if isinstance(stream, socket.socket):
         with contextlib.suppress(OSError):
             stream.shutdown(socket.SHUT_RDWR)
-
-
-def _retrieve(client: aiomqtt.Client) -> None:
-    """Look at how it ended, even when nobody waited for it: the loop reports a future's error that nobody has seen."""
-    ended = client._disconnected  # noqa: SLF001 - aiomqtt does not retrieve it itself after an early end
-    if ended.done() and not ended.cancelled():
-        ended.exception()

@@ -208,17 +208,16 @@ class Trial:
 
     # -- inside
 
-    def _client(self, what: str, *, is_persistent: bool = False) -> aiomqtt.Client:
-        from onecard_bus import client_of
+    def _client(
+        self, what: str, *, is_persistent: bool = False
+    ) -> contextlib.AbstractAsyncContextManager[aiomqtt.Client]:
+        from onecard_bus import client_of, connected
         from protocol.ports import BusOpening
 
         opening = BusOpening(f"onecard-{self._site}-{self._frontend}-doctor-{what}", "", b"", ())
-        return client_of(
-            self._address,
-            self._access,
-            opening,
-            is_persistent=is_persistent,
-            incoming_max=2 * BURST,
+        incoming_max = 2 * BURST
+        return connected(
+            client_of(self._address, self._access, opening, is_persistent=is_persistent, incoming_max=incoming_max)
         )
 
     @staticmethod

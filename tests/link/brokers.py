@@ -42,7 +42,7 @@ def missing(kind: str) -> str:
 class RealBroker:
     """A broker process on a free port, which keeps its port and its files over restarts."""
 
-    def __init__(self, kind: str, directory: Path, *, limits: str = "") -> None:
+    def __init__(self, kind: str, directory: Path, *, is_plain: bool = True, certificates: Path | None = None) -> None:
         self.kind = kind
         self.directory = directory
         self.port = _free_port()
@@ -51,7 +51,8 @@ class RealBroker:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "store").mkdir(exist_ok=True)
         self.configuration = directory / "broker.conf"
-        self.configuration.write_text(self._plain() + limits)
+        text = self._moved(certificates)
+        self.configuration.write_text(self._plain(text) if is_plain else text)
 
     def start(self) -> RealBroker:
         program = program_of(self.kind)
@@ -85,19 +86,26 @@ class RealBroker:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def _plain(self) -> str:
-        """The shipped configuration, less TLS and users, on the loopback."""
+    def _moved(self, certificates: Path | None) -> str:
+        """The shipped configuration with this run's paths and port."""
         store = self.directory / "store"
+        text = (DEPLOY / f"{self.kind}.conf").read_text()
         if self.kind == "mosquitto":
-            text = (DEPLOY / "mosquitto.conf").read_text()
-            text = re.sub(r"(?m)^(cafile|certfile|keyfile|tls_version|require_|use_identity|acl_file).*\n", "", text)
-            text = text.replace("allow_anonymous false", "allow_anonymous true")
             text = text.replace("listener 8883 0.0.0.0", f"listener {self.port} 127.0.0.1")
             text = text.replace("/var/lib/mosquitto/", f"{store}/")
+            if certificates is not None:
+                shutil.copy(DEPLOY / "mosquitto.acl", certificates / "acl")
+                text = text.replace("/etc/mosquitto/onecard/", f"{certificates}/")
             return text + ("user root\n" if os.geteuid() == 0 else "")
-        text = (DEPLOY / "nats.conf").read_text()
         text = text.replace('listen: "127.0.0.1:4222"', 'listen: "127.0.0.1:-1"')
         text = text.replace("0.0.0.0:8883", f"127.0.0.1:{self.port}").replace("/var/lib/nats", str(store))
+        return text.replace("/etc/nats/onecard/", f"{certificates}/")
+
+    def _plain(self, text: str) -> str:
+        """Less TLS, users and access rules."""
+        if self.kind == "mosquitto":
+            text = re.sub(r"(?m)^(cafile|certfile|keyfile|tls_version|require_|use_identity|acl_file).*\n", "", text)
+            return text.replace("allow_anonymous false", "allow_anonymous true")
         text = re.sub(r"(?ms)^  tls \{.*?^  \}\n", "", text)
         return re.sub(r"(?ms)^authorization \{.*^\}\n", "", text)
 
