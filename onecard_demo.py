@@ -340,7 +340,10 @@ def _counted(kinds: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.items())
 
 
-@app.command(name="demo")
+@app.command(
+    name="demo",
+    epilog="\b\nExample:\n  onecard demo --terminals 50 --taps 5000 --outage-seconds 3 --seed 7 --data-dir run1",
+)
 def demo(
     *,
     terminals: Annotated[int, typer.Option(min=1, max=10_000, help="Terminals of all kinds (机具).")] = 200,

@@ -164,7 +164,7 @@ def fleet_metrics(
     everything: Annotated[bool, typer.Option("--all", help="Also those that are 0.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Counters, and how long frames waited for their acknowledgement, since the server's start."""
+    """Counters, and how long acknowledgements took. All since the server's start."""
     host = host_of(context)
     answer = asked(host, host.control(site, frontend), {"verb": "metrics"})
     if as_json:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.commands import environment, onecard_here, onecard_process, serving, wait_until
+from tests.cli.commands import STOP_SECONDS_MAX, environment, onecard_here, onecard_process, serving, wait_until
 from tests.cli.conftest import FIRST_CARD, TERMINALS
 
 
@@ -124,7 +124,7 @@ def test_the_control_socket_stops_the_server(site: Path) -> None:
             control.connect(server.ready["control"])
             control.sendall(b'{"verb": "stop"}\n')
             assert json.loads(control.recv(4096)) == {"ok": True, "stopping": True}
-        assert server.process.wait(20) == 0
+        assert server.process.wait(STOP_SECONDS_MAX) == 0
 
 
 def test_the_log_is_lines_of_json_and_names_no_key(site: Path) -> None:

@@ -113,7 +113,7 @@ def test_terminals_move_when_their_front_end_is_killed_and_everything_arrives_on
                 wait_until(lambda: asked(two, "status")["terminals"]["online"] == TERMINALS)
                 with serving("serve", "--frontend", 2, "--site", two) as back:
                     run.send_signal(signal.SIGTERM)  # sell no more, drain, account for every cent
-                    _, errors = run.communicate(timeout=60)
+                    _, errors = run.communicate(timeout=120)
                     assert run.returncode == 0, errors
                     for number in (1, 2):
                         wait_until(

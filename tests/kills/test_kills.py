@@ -15,14 +15,18 @@ from tests.kills.__main__ import kill_and_judge
 from tests.kills.schedule import KILLS_USUAL, KINDS, Role, plan
 from tests.kills.traps import Moment, Order, Trap
 
-SECONDS_MAX = 240  # usually 25 to 60; a loaded machine is no failure
+SECONDS_MAX = 600  # usually 25 to 60; a loaded machine is no failure
 
 
 @pytest.mark.timeout(SECONDS_MAX)
-def test_totals_agree_after_twenty_kills_at_drawn_moments(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_totals_agree_after_twenty_kills_at_drawn_moments(
+    tmp_path: Path, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
+) -> None:
     seed = int(pytestconfig.option.hypothesis_seed)
-    print(f"replay: make kills SEED={seed}")
-    assert kill_and_judge(tmp_path / "s", seed=seed, kills=KILLS_USUAL) == []
+    with capsys.disabled():  # what was hit, and how often, stands in the log of every run
+        print(f"\nreplay: make kills SEED={seed}")
+        findings = kill_and_judge(tmp_path / "s", seed=seed, kills=KILLS_USUAL)
+    assert findings == []
 
 
 def test_a_seed_gives_the_same_orders_again_and_another_seed_others() -> None:

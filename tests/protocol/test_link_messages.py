@@ -460,6 +460,7 @@ def test_hostile_bytes_in_the_stream() -> None:
         stream.waits_when_truncated_at_every_offset()
         stream.survives_every_flipped_bit()
         stream.survives_garbage()
+        assert len(new_feed()(stream.vector)) == 2
 
 
 @given(st.lists(st.binary(min_size=4, max_size=40), max_size=6), st.integers(0, 3), st.integers(0, 1 << 32))

@@ -147,6 +147,7 @@ def test_hostile_bytes_in_the_document() -> None:
     kit.refuses_truncation_at_every_offset()
     kit.survives_every_flipped_bit()
     kit.survives_garbage()
+    assert kit.decode(kit.vector).encode() == CONTENT
 
 
 names = st.text(max_size=32).filter(str.isprintable)

@@ -58,8 +58,11 @@ def play_restored_ledger(directory: Path) -> Agreement:
         return totals
 
 
-def play_rolled_back(directory: Path) -> None:
-    """A terminal's memory goes back in time, and it sells other things under numbers that are taken (R10)."""
+def play_rolled_back(directory: Path) -> set[str]:
+    """A terminal's memory goes back in time, and it sells other things under numbers that are taken (R10).
+
+    Returns the alarms that stand for it.
+    """
     with started(directory) as site:
         till = site.tills[0]
         site.tap(till, FIRST_CARD, 500)
@@ -79,8 +82,10 @@ def play_rolled_back(directory: Path) -> None:
         if till.uplink.state is not UplinkState.FORKED:
             raise Violation(f"terminal {till.number} has forked and nobody has told it: {till.uplink.state}")
         alarms = [] if site.frontend.server is None else site.frontend.server.parts.alarms.standing()
-        if not any(one.subject == str(till.number) for one in alarms):
+        own = {one.kind.value for one in alarms if one.subject == str(till.number)}
+        if not own:
             raise Violation(f"terminal {till.number} has forked and no alarm stands")
+        return own
 
 
 def play_dead_sector(directory: Path) -> tuple[Agreement, int]:
@@ -101,9 +106,13 @@ def play_dead_sector(directory: Path) -> tuple[Agreement, int]:
         return agree(site, allowed=frozenset({"grey", "tombstone"})), SLOTS_PER_SECTOR
 
 
-def play_lost_card(directory: Path) -> None:
-    """A card reported lost is refused within a second at every terminal online, and sells again after its release."""
+def play_lost_card(directory: Path) -> list[Outcome]:
+    """A card reported lost is refused within a second at every terminal online, and sells again after its release.
+
+    Returns how each terminal answered, first while it was lost, then after its release.
+    """
     with started(directory) as site:
+        outcomes: list[Outcome] = []
         answers: list[dict[str, object] | None] = []
         site.report_lost(FIRST_CARD, answers.append)
         site.run(1_000)
@@ -114,6 +123,7 @@ def play_lost_card(directory: Path) -> None:
             assert result is not None
             if result.why is not Why.DENY_LIST:
                 raise Violation(f"terminal {till.number}: a card reported lost a second ago is {result.outcome.value}")
+            outcomes.append(result.outcome)
         site.release(FIRST_CARD)
         site.run(1_000)
         for till in site.tills:
@@ -121,5 +131,7 @@ def play_lost_card(directory: Path) -> None:
             assert result is not None
             if result.outcome is not Outcome.SOLD:
                 raise Violation(f"terminal {till.number}: a card released a second ago is {result.outcome.value}")
+            outcomes.append(result.outcome)
         drain(site)
         agree(site)
+        return outcomes
