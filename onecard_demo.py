@@ -27,7 +27,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from onecard_agreement import Agreement, compare
-from onecard_demo_broker import DemoBroker, NoBroker, lead_over
+from onecard_demo_broker import BrokerScene, DemoBroker, NoBroker, lead_over
 from onecard_demo_cast import FRONTENDS, FRONTENDS_MAX, order_loads, prepare
 from onecard_demo_decide import decide_by_two_persons
 from onecard_demo_process import Child, DemoFailed, Errand, asking, data_directory, run_onecard
@@ -45,8 +45,6 @@ FULL_AT_PERCENT: Final = 62
 TORN_EVERY: Final = 60
 FULL_FROM_TAPS: Final = 2_000  # a memory of some hundred records is filled by customers that others then lack
 REPLACE_AT_SHARE: Final = 0.55
-BROKER_KILL_AT_SHARE: Final = 0.35
-BROKER_AWAY_SECONDS: Final = 2.0
 LOSS_AT_PERCENT: Final = 70
 KILL_AT_SHARE: Final = 0.80
 REGISTRY_SECONDS: Final = 2.5  # front-ends look at the registry every two seconds
@@ -71,6 +69,7 @@ class Demo:
         self._addresses: dict[int, str] = {}
         self._errand: Errand | None = None
         self._broker: DemoBroker | None = None
+        self._broker_scene = BrokerScene(story, screen)
 
     # -- scenes
 
@@ -96,12 +95,13 @@ class Demo:
 
     def _prepare(self) -> None:
         story = self.story
+        if story.link == "mqtt":
+            self._broker = self._broker_scene.broker = DemoBroker(self.directory)
+            story.broker_kind = self._broker.kind
         self.screen.scene("keys, terminals, cards, parameters and permissions", "密钥、机具、卡片、参数、权限")
         taps, frontends = story.taps, story.frontends
         story.cast = prepare(self.directory, terminals=story.terminals, taps=taps, frontends=frontends)
-        if story.link == "mqtt":
-            self._broker = DemoBroker(self.directory)
-            story.broker_kind = self._broker.kind
+        if self._broker is not None:
             lead_over(self.directory, self._broker.address)
         story.lost_card = story.cast.first_card + story.seed % 50
         self._onecard("ledger", "init")
@@ -134,7 +134,7 @@ class Demo:
             for line in sim.lines():
                 self._hear(line)
             self._act()
-            self._act_on_broker()
+            self._broker_scene.act()
             for name, child in self._children.items():
                 if name != "simulator":
                     child.must_live()
@@ -146,7 +146,7 @@ class Demo:
             raise DemoFailed(f"the simulator ended with {sim.process.returncode}:\n{sim.last_words()}")
         if not self.story.front_end_killed:  # so few taps that they were over before its turn
             self._kill_front_end()
-        self._finish_with_broker()
+        self._broker_scene.finish()
 
     def _simulator(self, orders: Path | None) -> list[str]:
         story = self.story
@@ -206,29 +206,6 @@ class Demo:
         is_loss_known = story.lost_at_ms and _utc_ms() > story.lost_at_ms + LOSS_GRACE_MS
         if share >= KILL_AT_SHARE and (is_loss_known or story.has_sold) and not story.front_end_killed:
             self._kill_front_end()
-
-    def _act_on_broker(self) -> None:
-        """Kill it once, in the middle, and start it again after a while, whatever else happens meanwhile."""
-        story, broker = self.story, self._broker
-        if broker is None:
-            return
-        share = 1.0 if story.has_sold else story.progress.get("taps", 0) / story.taps
-        if not story.broker_kills and share >= BROKER_KILL_AT_SHARE and not story.is_network_down:
-            broker.kill()
-            story.broker_kills, story.broker_killed_at = 1, time.monotonic()
-            self.screen.event("the broker is killed with -9; batches wait in the spools", "消息代理故障")
-        elif story.broker_killed_at and time.monotonic() > story.broker_killed_at + BROKER_AWAY_SECONDS:
-            broker.start()
-            story.broker_killed_at = 0.0
-            self.screen.event("the broker is started again", "消息代理恢复")
-        elif not story.broker_killed_at:
-            broker.must_live()
-
-    def _finish_with_broker(self) -> None:
-        """A run may be over before its turn came, or while it is away."""
-        while self._broker is not None and (not self.story.broker_kills or self.story.broker_killed_at):
-            self._act_on_broker()
-            time.sleep(LOOK_SECONDS)
 
     def _is_link_up(self) -> bool:
         """Whether every front-end hears the ledger: a loss that is reported while a broker is away arrives later."""

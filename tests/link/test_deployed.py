@@ -17,7 +17,8 @@ from tests.link.certificates import make_certificates
 from tests.source_tree import ROOT
 
 SECONDS_MAX = 20.0  # for what comes within milliseconds
-SILENCE_SECONDS = 0.7  # of what must not come: a rule is tested by a message that does come afterwards
+ANSWER_SECONDS_MAX = 2.0  # a broker that does not want somebody may just not answer
+SILENCE_SECONDS = 0.5  # of what must not come: a rule is tested by a message that does come afterwards
 
 
 class Deployed:
@@ -42,7 +43,9 @@ class Deployed:
         self, name: str, role: str, access: BusAccess | None = None
     ) -> contextlib.AbstractAsyncContextManager[aiomqtt.Client]:
         opening = BusOpening(f"test-{name}-{role}", "", b"", ())
-        return connected(client_of(self.address, access or self.access(name), opening))
+        client = client_of(self.address, access or self.access(name), opening)
+        client.timeout = ANSWER_SECONDS_MAX
+        return connected(client)
 
 
 @pytest.fixture(params=["mosquitto", "nats"])
