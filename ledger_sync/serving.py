@@ -46,6 +46,7 @@ class LedgerServing:
         self._ready = ready
         self._stopping = stopping
         self._is_stopping = False
+        self._broker: MqttLedger | None = None
         self.failure: BaseException | None = None
         """Why it could not start: LedgerBusy, LedgerDamaged, OSError of a socket, …"""
 
@@ -65,7 +66,7 @@ class LedgerServing:
                 world.log("ledger.retried_unknown", **told)
             return ledger
 
-        broker = self._broker_of(world)
+        broker = self._broker = self._broker_of(world)
         service = LedgerService(
             open_ledger,
             Addresses(link=place.link_socket, admin=place.admin_socket),
@@ -108,7 +109,8 @@ class LedgerServing:
         bus = world.bus(place.broker_access)
         return MqttLedger(bus, site=place.site, clock=world.clock, random=world.random, log=world.log)
 
-    @staticmethod
-    def _stopped(world: World, exit_code: int) -> None:
+    def _stopped(self, world: World, exit_code: int) -> None:
+        if self._broker is not None:
+            self._broker.close()
         world.log("ledger.stopped")
         world.stop(exit_code)

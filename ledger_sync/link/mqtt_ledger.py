@@ -94,6 +94,13 @@ class MqttLedger(MqttSide):
             self._is_closing = True
             self._leave_if_done()
 
+    def close(self) -> None:
+        """Say goodbye now: the process ends in order. Idempotent."""
+        self._is_closing = True
+        for conversation in list(self._conversations.values()):
+            conversation.end(None)
+        self.leave()
+
     def _leave_if_done(self) -> None:
         if self._is_closing and not self._conversations:
             self.leave()

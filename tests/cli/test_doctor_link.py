@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from onecard_bus import client_of, connected
+from protocol.ports import BusAccess, BusOpening
 from tests.cli.commands import onecard_here, onecard_process, serving, wait_until
 from tests.link.brokers import KINDS, RealBroker, missing, program_of
+
+SITE = 42  # of tests/cli/conftest.py
 
 
 def lead_over(site: Path, address: str) -> None:
@@ -89,7 +94,7 @@ def test_a_broker_that_is_not_there_is_one_finding(site: Path) -> None:
 
 def test_the_way_to_the_ledger_and_back_is_measured_through_the_running_front_end(site: Path, good: RealBroker) -> None:
     lead_over(site, good.address)
-    with serving("ledger", "serve", "--site", site), serving("serve", "--config", site) as server:
+    with serving("ledger", "serve", "--site", site) as books, serving("serve", "--config", site) as server:
         wait_until(lambda: link_of(site)["state"] == "up")
         assert level_of(findings(site), "a question to the ledger is answered") in ("ok", "warning")
         told = onecard_here("ledger", "links", "--json", "--site", site).json
@@ -99,6 +104,20 @@ def test_the_way_to_the_ledger_and_back_is_measured_through_the_running_front_en
         assert link_of(site)["broker"]["ledger"]["state"] == "online"
         assert server.stop() == 0
         wait_until(lambda: present_of(site)["1"]["state"] == "offline")
+        assert '"online"' in asyncio.run(retained(good, f"onecard/{SITE}/ledger/state"))
+        assert books.stop() == 0
+        assert '"offline"' in asyncio.run(retained(good, f"onecard/{SITE}/ledger/state"))
+
+
+async def retained(broker: RealBroker, topic: str) -> str:
+    """What a newcomer is told first."""
+    async with connected(client_of(broker.address, BusAccess(), BusOpening("newcomer", "", b"", ()))) as client:
+        await client.subscribe(topic, 1)
+        async with asyncio.timeout(20):
+            message = await anext(aiter(client.messages))
+    assert message.retain
+    assert isinstance(message.payload, bytes)
+    return message.payload.decode()
 
 
 def link_of(site: Path) -> dict[str, Any]:
