@@ -34,7 +34,7 @@ class _Session:
         self.down_at_ms = 0
         self._unacknowledged = 0
         self._unreachable_since_ms: int | None = None
-        host.streams[self] = None  # type: ignore[index]  # so that it dies with its machine
+        broker.watch(host, self)
 
     # -- BusSession
 
@@ -70,16 +70,6 @@ class _Session:
 
     def abort(self) -> None:
         self.end(None, with_will=True)
-
-    # -- a `VirtualStream` of its machine, as far as that is asked to die
-
-    def vanish(self) -> None:
-        if not self.is_over:
-            self.is_over = True
-            self.broker.gone(self, with_will=True)
-
-    def break_off(self, error: Exception | None) -> None:
-        self.world.after(0, lambda: self.handler.closed(error), host=self.host)
 
     # -- inside
 
@@ -117,7 +107,6 @@ class _Session:
         if self.is_over:
             return
         self.is_over = True
-        self.host.streams.pop(self, None)  # type: ignore[call-overload]
         self.broker.gone(self, with_will=with_will)
         self.world.after(0, lambda: self.handler.closed(error), host=self.host)
 
@@ -137,6 +126,7 @@ class Broker:
         self.overtaken_permille = 0
         self.most_unacknowledged_bytes = 0
         self.sessions: dict[_Session, None] = {}
+        self._of_machine: dict[str, list[_Session]] = {}
         self.retained: dict[str, bytes] = {}
         self.seen: list[tuple[str, bytes]] = []
         """What was published, for tests that publish it again; the newest 2,000."""
@@ -190,6 +180,32 @@ class Broker:
             if any(_matches(wanted, topic) for wanted in session.opening.subscriptions):
                 session.to_client(lambda topic=topic, payload=payload: session.handler.message(topic, payload, True))  # type: ignore[misc]
         session.look()
+
+    def watch(self, host: Host, session: _Session) -> None:
+        """Sessions break with their machine's connections, and with the machine."""
+        if host.name not in self._of_machine:
+            self._of_machine[host.name] = []
+            crash, reset_streams = host.crash, host.reset_streams
+
+            def crashed() -> None:
+                crash()
+                self._break(host, is_dead=True)
+
+            def reset() -> None:
+                reset_streams()
+                self._break(host, is_dead=False)
+
+            host.crash, host.reset_streams = crashed, reset  # type: ignore[method-assign]
+        self._of_machine[host.name].append(session)
+
+    def _break(self, host: Host, *, is_dead: bool) -> None:
+        sessions, self._of_machine[host.name] = self._of_machine[host.name], []
+        for session in sessions:
+            if is_dead and not session.is_over:
+                session.is_over = True  # nobody is left to be told
+                self.gone(session, with_will=True)
+            else:
+                session.end(ConnectionResetError(), with_will=True)
 
     def gone(self, session: _Session, *, with_will: bool) -> None:
         self.sessions.pop(session, None)
