@@ -117,7 +117,7 @@ def drain(site: Path) -> float:
             while time.monotonic() < end:
                 told = control.ask({"verb": "status", "fresh": True})
                 if told["spool"] is not None and told["spool"]["rows_unsettled"] == 0:
-                    return max(time.time() - told["link"]["since_ms"] / 1000, POLL_SECONDS)
+                    return max(time.time() - float(told["link"]["since_ms"]) / 1000, POLL_SECONDS)
                 time.sleep(POLL_SECONDS)
         raise DemoFailed(f"{site.name} was not drained in {DRAIN_SECONDS_MAX:.0f} s")
     finally:

@@ -91,8 +91,11 @@ def test_a_bug_in_a_handler_ends_the_process_and_is_no_trouble_of_the_network() 
         def closed(self, error: Exception | None) -> None:
             raise OSError("a bug of ours that looks like a socket's")
 
+    def start(_: Runtime) -> None:
+        runtime.bus(BusAccess()).connect(NO_BROKER, OPENING, Broken(runtime))
+
     with pytest.raises(OSError, match="a bug of ours"):
-        runtime.run(lambda _: runtime.bus(BusAccess()).connect(NO_BROKER, OPENING, Broken(runtime)) and None)
+        runtime.run(start)
 
 
 @pytest.mark.parametrize(
