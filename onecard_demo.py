@@ -2,10 +2,11 @@
 
 Real processes and files, one story:
 
-    keys, terminals, cards, lists ─▶ ledger serve ─▶ two × serve ─▶ sim run sells …
+    keys, terminals, cards, lists ─▶ ledger serve ─▶ two × serve ─▶ sim run sells …       (--link mqtt: over a broker)
         … the network goes down for a while; the terminals go on selling
         … one till's memory fills up, and it refuses until it is connected again
         … a terminal is replaced by another device
+        … with a broker: it is killed with -9, and started again
         … a card is reported lost; it is tapped on and on, and refused
         … a front-end is killed with -9; its terminals move over, and it is started again
         … cards are torn out of the field; each is tapped once at the end, and what none can prove two persons decide
@@ -26,11 +27,13 @@ from typing import Annotated, Any, Final
 import typer
 
 from onecard_agreement import Agreement, compare
-from onecard_demo_cast import order_loads, prepare
+from onecard_demo_broker import BrokerScene, DemoBroker, NoBroker, lead_over
+from onecard_demo_cast import FRONTENDS, FRONTENDS_MAX, order_loads, prepare
 from onecard_demo_decide import decide_by_two_persons
 from onecard_demo_process import Child, DemoFailed, Errand, asking, data_directory, run_onecard
 from onecard_demo_screen import Screen, show_verdict
 from onecard_demo_story import LOSS_GRACE_MS, Story, result_of
+from onecard_host import EXIT_USAGE
 
 SELLING_SECONDS: Final = 20.0
 RATE_OF_SMALL_RUNS: Final = 60.0  # a few taps should not take those seconds
@@ -50,6 +53,7 @@ SETTLE_SECONDS_MAX: Final = 60.0
 LOOK_SECONDS: Final = 0.1
 OPEN_LISTED_MAX: Final = 100
 OPERATOR: Final = "demo"
+LINKS: Final = ("local", "mqtt")
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -64,6 +68,8 @@ class Demo:
         self._children: dict[str, Child] = {}
         self._addresses: dict[int, str] = {}
         self._errand: Errand | None = None
+        self._broker: DemoBroker | None = None
+        self._broker_scene = BrokerScene(story, screen)
 
     # -- scenes
 
@@ -81,23 +87,34 @@ class Demo:
                 self._errand.close()
             for child in reversed(self._children.values()):
                 child.stop()
+            if self._broker is not None:
+                self._broker.kill()
         agreement = self._compare()
         seconds = time.monotonic() - started
         return agreement, result_of(self.story, agreement, frontends=len(self._addresses), seconds=seconds)
 
     def _prepare(self) -> None:
         story = self.story
+        if story.link == "mqtt":
+            self._broker = self._broker_scene.broker = DemoBroker(self.directory)
+            story.broker_kind = self._broker.kind
         self.screen.scene("keys, terminals, cards, parameters and permissions", "密钥、机具、卡片、参数、权限")
-        story.cast = prepare(self.directory, terminals=story.terminals, taps=story.taps)
+        taps, frontends = story.taps, story.frontends
+        story.cast = prepare(self.directory, terminals=story.terminals, taps=taps, frontends=frontends)
+        if self._broker is not None:
+            lead_over(self.directory, self._broker.address)
         story.lost_card = story.cast.first_card + story.seed % 50
         self._onecard("ledger", "init")
         self._onecard("ledger", "card", "issue")
         self.screen.event(f"{_counted(story.cast.terminals)}; {_counted(story.cast.cards)} cards", "")
 
     def _open(self) -> Path | None:
-        self.screen.scene("ledger and two front-ends start", "账务与两台前置机启动")
+        self.screen.scene(f"ledger and {self.story.frontends} front-ends start", "账务与前置机启动")
+        if self._broker is not None:
+            self._broker.start()
+            self.screen.event(f"the link goes over a broker, {self._broker.kind}", "消息代理")
         self._start("ledger", "ledger", "serve", "--site", str(self.directory))
-        for number in (1, 2):
+        for number in range(1, self.story.frontends + 1):
             self._start_front_end(number)
         orders = order_loads(self.directory, self.story.cast, taps=self.story.taps)
         if orders is not None:
@@ -117,6 +134,7 @@ class Demo:
             for line in sim.lines():
                 self._hear(line)
             self._act()
+            self._broker_scene.act()
             for name, child in self._children.items():
                 if name != "simulator":
                     child.must_live()
@@ -128,6 +146,7 @@ class Demo:
             raise DemoFailed(f"the simulator ended with {sim.process.returncode}:\n{sim.last_words()}")
         if not self.story.front_end_killed:  # so few taps that they were over before its turn
             self._kill_front_end()
+        self._broker_scene.finish()
 
     def _simulator(self, orders: Path | None) -> list[str]:
         story = self.story
@@ -182,11 +201,19 @@ class Demo:
         share = 1.0 if story.has_sold else story.progress.get("taps", 0) / story.taps
         if share >= REPLACE_AT_SHARE and story.terminals > 1:  # the only one is not taken away
             self._replace()
-        if story.is_card_stolen and not story.lost_at_ms:
+        if story.is_card_stolen and not story.lost_at_ms and self._is_link_up():
             self._report_loss()
         is_loss_known = story.lost_at_ms and _utc_ms() > story.lost_at_ms + LOSS_GRACE_MS
         if share >= KILL_AT_SHARE and (is_loss_known or story.has_sold) and not story.front_end_killed:
             self._kill_front_end()
+
+    def _is_link_up(self) -> bool:
+        """Whether every front-end hears the ledger: a loss that is reported while a broker is away arrives later."""
+        if self._broker is None:
+            return True
+        with asking(self.directory / "run" / "ledger.sock") as ledger:
+            links = ledger.ask({"verb": "status", "operator": OPERATOR}).get("links", [])
+        return bool(sum(one["state"] == "up" for one in links) == self.story.frontends)
 
     def _report_loss(self) -> None:
         """By the ledger's own socket: a verb's process takes its time to start, and the thief does not wait."""
@@ -201,7 +228,7 @@ class Demo:
     def _kill_front_end(self) -> None:
         self.story.front_end_killed = True
         self._children["front-end-1"].kill()
-        self.screen.event("front-end 1 is killed with -9; its terminals move to front-end 2", "前置机切换")
+        self.screen.event("front-end 1 is killed with -9; its terminals move to another", "前置机切换")
         self._start_front_end(1)
 
     def _replace(self) -> None:
@@ -301,6 +328,12 @@ def demo(
     outage_seconds: Annotated[float, typer.Option(min=0.5, max=600, help="How long the network is down.")] = 5.0,
     seed: Annotated[int, typer.Option(min=0, help="Replays the same customers and faults.")] = 1,
     data_dir: Annotated[Path | None, typer.Option(help="Keep everything here (a new or empty directory).")] = None,
+    frontends: Annotated[
+        int, typer.Option(min=2, max=FRONTENDS_MAX, help="Front-end servers; one of them is killed.")
+    ] = FRONTENDS,
+    link: Annotated[
+        str, typer.Option(help="The way to the ledger: local, or mqtt (a broker, which is killed).")
+    ] = "local",
     card_check: Annotated[
         bool, typer.Option("--card-check/--no-card-check", help="Tap torn cards once at the end, decide what is left.")
     ] = True,
@@ -312,6 +345,9 @@ def demo(
     memory, replaces a terminal, tears cards, reports one lost, kills a front-end, and compares three independent
     totals. Exit code 0 only if they agree.
     """
+    if link not in LINKS:
+        print(f"onecard demo: --link {link}: it is local or mqtt", file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE)
     selling_seconds = max(min(SELLING_SECONDS, taps / RATE_OF_SMALL_RUNS), SELLING_PER_OUTAGE * outage_seconds)
     rate = max(RATE_MIN, min(RATE_MAX, taps / selling_seconds))
     try:
@@ -324,6 +360,8 @@ def demo(
                 directory=directory,
                 rate=rate,
                 card_check=card_check,
+                frontends=frontends,
+                link=link,
             )
             try:
                 agreement, result = Demo(story, screen).run()
@@ -339,6 +377,9 @@ def demo(
                 print(json.dumps(result, ensure_ascii=False))
             else:
                 show_verdict(agreement, result, good=good)
+    except NoBroker as error:
+        print(f"onecard demo: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE) from None
     except DemoFailed as error:
         print(f"onecard demo: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -2,7 +2,7 @@
 
     of 20 terminals   1 door, 2 meal, 1 load station, the rest tills, every fifth of those in suite B (SM4, 国密)
     of 10 cards       8 AES, 1 memory card, 1 PBOC purse
-    of 2 front-ends   terminals are shared out between them and move over
+    of the front-ends terminals are shared out between them and move over
 
 Few terminals are tills alone: a kind needs one at least.
 """
@@ -23,6 +23,7 @@ from protocol.permission_parts import DOORS_MAX
 
 SITE_NUMBER: Final = 1
 FRONTENDS: Final = 2
+FRONTENDS_MAX: Final = 8
 MERCHANTS: Final = 5
 OPENING_CENTS: Final = 50_000
 CARDS_MIN: Final = 100
@@ -62,10 +63,10 @@ def shares(terminals: int) -> dict[str, int]:
     return {"pos": terminals - few - doors - some, "meal": some, "load_station": few, "door": doors}
 
 
-def prepare(directory: Path, *, terminals: int, taps: int) -> Cast:
+def prepare(directory: Path, *, terminals: int, taps: int, frontends: int) -> Cast:
     """Site, keys, terminals, cards, published lists: all that is made before anything runs."""
     now_ms = time.time_ns() // 1_000_000
-    init_site(directory, site=SITE_NUMBER, frontends=FRONTENDS, time_zone="Asia/Shanghai", now_ms=now_ms)
+    init_site(directory, site=SITE_NUMBER, frontends=frontends, time_zone="Asia/Shanghai", now_ms=now_ms)
     site = load_site(directory, {})
     cast = Cast(terminals=shares(terminals))
     _enrol(site, cast)

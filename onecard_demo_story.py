@@ -24,10 +24,16 @@ class Story:
     directory: Path
     rate: float
     card_check: bool = True
+    frontends: int = 2
+    link: str = "local"
     cast: Cast = field(default_factory=Cast)
     lost_card: int = 0
     lost_at_ms: int = 0
     front_end_killed: bool = False
+    broker_kind: str = ""
+    broker_killed_at: float = 0.0
+    """Monotonic; 0: it has not been killed yet."""
+    broker_kills: int = 0
     is_network_down: bool = False
     is_card_stolen: bool = False
     replacing: str = ""
@@ -58,6 +64,9 @@ def result_of(story: Story, agreement: Agreement, *, frontends: int, seconds: fl
         "terminals_of_suite_b": story.cast.suite_b,
         "cards": story.cast.cards,
         "frontends": frontends,
+        "link": story.link,
+        "broker": story.broker_kind,
+        "broker_kills": story.broker_kills,
         "taps": story.taps,
         "records_created": agreement.records_created,
         "records_by_type": sim["flash"]["records_by_type"],

@@ -48,11 +48,14 @@ def doctor(
     frontend: Annotated[
         int | None, typer.Option("--frontend", min=1, help="Only this one of several front-ends; else all.")
     ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Also try the way to the ledger, and a broker on it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
 ) -> None:
     """Look a site over: versions, permissions, space, ports, keys, registry, certificate, clock; says how to mend."""
     host = cast(Host, context.obj)
     found = examine(host, site, frontend)
+    if link:
+        found += examine_link(host, site, frontend)
     worst = {level: sum(one.level is level for one in found) for level in Level}
     if as_json:
         host.emit(
@@ -93,6 +96,24 @@ def examine(host: Host, path: Path, frontend: int | None = None) -> list[Finding
             more = [replace(one, says=f"front-end {site.frontend.id}: {one.says}") for one in more]
         found += more
     return found
+
+
+def examine_link(host: Host, path: Path, frontend: int | None = None) -> list[Finding]:
+    """What trying the link of one front-end or all of them finds."""
+    from onecard_doctor_link import check_link
+    from onecard_site import SiteError
+
+    try:
+        whole = host.site(path)
+        sites = list(whole.each_frontend()) if frontend is None else [whole.of_frontend(frontend)]
+        tried = [(site.frontend.id, list(check_link(host, site))) for site in sites]
+    except SiteError as error:
+        return [Finding("link", Level.BAD, str(error), "correct that line of the site file")]
+    return [
+        replace(one, says=f"front-end {number}: {one.says}") if len(tried) > 1 else one
+        for number, found in tried
+        for one in found
+    ]
 
 
 def _examined(site: SiteFile) -> Findings:
@@ -212,10 +233,12 @@ def check_addresses(site: SiteFile) -> Findings:
 
     for value in (site.frontend.control_socket, site.ledger.link_socket, site.ledger.admin_socket):
         try:
-            site.socket(value)
+            site.link(value)
         except SiteError as error:
             yield Finding("sockets", Level.BAD, str(error), "move the site to a shorter path, or set shorter sockets")
-    ledger_link, link_socket = site.path(site.frontend.ledger_link), site.path(site.ledger.link_socket)
+    ledger_link, link_socket = site.frontend.ledger_link, site.ledger.link_socket
+    if not ledger_link.startswith(("mqtt:", "mqtts:")):
+        ledger_link, link_socket = str(site.path(ledger_link)), str(site.path(link_socket))
     if ledger_link != link_socket:
         yield Finding(
             "sockets",

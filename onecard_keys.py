@@ -314,7 +314,7 @@ data_dir = "data/frontend"
 keystore = "secrets/frontend.keystore"
 unlock = "secrets/frontend.unlock"
 control_socket = "run/frontend.sock"
-ledger_link = "run/ledger-link.sock"
+ledger_link = "run/ledger-link.sock"         # or mqtts://HOST:8883 with broker_ca, broker_certificate, broker_key
 parameters_file = "lists/parameters.list"  # written by `onecard keys publish`, taken up while it runs
 permissions_file = "lists/permissions.list"
 
@@ -322,6 +322,6 @@ permissions_file = "lists/permissions.list"
 data_dir = "data/ledger"
 keystore = "secrets/ledger.keystore"
 unlock = "secrets/ledger.unlock"
-link_socket = "run/ledger-link.sock"
+link_socket = "run/ledger-link.sock"         # or the same broker as the front-ends: docs/link.md
 admin_socket = "run/ledger.sock"
 """

@@ -21,10 +21,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from onecard_network import BACKLOG, RealNetwork, split_address
-from protocol.ports import Log, Timer
+from protocol.ports import Bus, BusAccess, Log, Timer
+
+if TYPE_CHECKING:
+    from onecard_bus import RealBus
 
 try:
     import uvloop
@@ -200,6 +203,7 @@ class Runtime:
         self.files = RealFiles()
         self.log = log
         self._executors: list[ThreadExecutor] = []
+        self._buses: list[RealBus] = []
         self._exit_code: int | None = None
         self._failure: BaseException | None = None
         self._stopped = asyncio.Event()
@@ -208,6 +212,14 @@ class Runtime:
         """A named thread of its own; closed with the runtime."""
         made = ThreadExecutor(self.loop, name)
         self._executors.append(made)
+        return made
+
+    def bus(self, access: BusAccess) -> Bus:
+        """Brokers, under that name; closed with the runtime. The library is loaded here and not before."""
+        from onecard_bus import RealBus
+
+        made = RealBus(access, failed=self._handler_failed)
+        self._buses.append(made)
         return made
 
     def on_signal(self, callback: Callable[[], None]) -> None:
@@ -241,6 +253,8 @@ class Runtime:
             await self._stopped.wait()
         finally:
             gc.set_threshold(*usual)
+            for bus in self._buses:
+                await bus.close()
             await self.network.close()
         if self._failure is not None:
             raise self._failure
@@ -269,6 +283,7 @@ class Runtime:
             # one more turn: transports that were closed report it, and close their sockets
             self.loop.run_until_complete(asyncio.sleep(0))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())  # aiomqtt connects there
             self.loop.close()
 
 

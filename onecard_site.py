@@ -13,6 +13,7 @@ expected.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -23,10 +24,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import structs
 
+from protocol.ports import BusAccess
+
 SITE_FILE_NAME: Final = "site.toml"
 ENVIRONMENT_PREFIX: Final = "ONECARD_"
 SITE_FILE_BYTES_MAX: Final = 1 << 20
 FRONTENDS_MAX: Final = 100  # as many as `onecard keys init` makes key files for
+BROKER_ADDRESS: Final = re.compile(r"mqtts?://([^/@:\s]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
 SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path of AF_UNIX, less the final zero
 
 Id = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF_FFFF)]
@@ -58,6 +62,11 @@ class FrontendSection(msgspec.Struct, forbid_unknown_fields=True):
     unlock: str = "secrets/frontend.unlock"
     control_socket: str = "run/frontend.sock"
     ledger_link: str = "run/ledger-link.sock"
+    broker_user: str = ""
+    broker_password: str = ""
+    broker_ca: str = ""
+    broker_certificate: str = ""
+    broker_key: str = ""
     parameters_file: str = "lists/parameters.list"
     permissions_file: str = "lists/permissions.list"
     connections_max: Count = 12_000
@@ -80,6 +89,11 @@ class LedgerSection(msgspec.Struct, forbid_unknown_fields=True):
     unlock: str = "secrets/ledger.unlock"
     link_socket: str = "run/ledger-link.sock"
     admin_socket: str = "run/ledger.sock"
+    broker_user: str = ""
+    broker_password: str = ""
+    broker_ca: str = ""
+    broker_certificate: str = ""
+    broker_key: str = ""
     unproven_limit_cents: Cents = 20_000
 
 
@@ -123,6 +137,25 @@ class SiteFile(msgspec.Struct, forbid_unknown_fields=True):
         if len(path.encode()) > SOCKET_PATH_BYTES_MAX:
             raise SiteError(f"{path}: a socket path may have {SOCKET_PATH_BYTES_MAX} bytes; choose a shorter directory")
         return path
+
+    def link(self, value: str) -> str:
+        """A link's address: that of a broker as it stands, else a socket path."""
+        if not value.startswith(("mqtt:", "mqtts:")):
+            return self.socket(value)
+        if BROKER_ADDRESS.fullmatch(value) is None:
+            raise SiteError(
+                f"{value!r} is not mqtt://HOST:PORT or mqtts://HOST:PORT; user and password stand in broker_user and,"
+                " as a path, broker_password"
+            )
+        return value
+
+    def broker_access(self, section: FrontendSection | LedgerSection) -> BusAccess:
+        """How that process shows itself to a broker. Without a name it takes its number, the ledger `ledger`."""
+        named = section.broker_user
+        if not named and section.broker_password:
+            named = str(section.id) if isinstance(section, FrontendSection) else "ledger"
+        paths = (section.broker_password, section.broker_ca, section.broker_certificate, section.broker_key)
+        return BusAccess(named, *(str(self.path(one)) if one else "" for one in paths))
 
     def root_public_key(self) -> bytes:
         return bytes.fromhex(self.site.root_public_key)
@@ -226,8 +259,9 @@ def _name_frontends(tree: dict[str, Any]) -> None:
         section.setdefault("keystore", f"secrets/frontend-{name}.keystore")
         section.setdefault("unlock", f"secrets/frontend-{name}.unlock")
         section.setdefault("control_socket", f"run/frontend-{name}.sock")
-        if isinstance(first, dict) and "ledger_link" in first:
-            section.setdefault("ledger_link", first["ledger_link"])
+        for key in ("ledger_link", "broker_ca"):
+            if isinstance(first, dict) and key in first:
+                section.setdefault(key, first[key])
 
 
 def _keep_apart(site: SiteFile) -> None:

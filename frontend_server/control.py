@@ -7,6 +7,7 @@
     {"verb": "refused", "limit": 100}                         refused log-ins with the true reason, newest first
     {"verb": "alarms"}                                        standing alarms with what to do
     {"verb": "metrics"}                                       counters and histograms, also as Prometheus reads them
+    {"verb": "echo"}                                          how long a question to the ledger and its answer take
     {"verb": "stop"}                                          answers, then stops the server
 
 An answer is `{"ok": true, …}` or `{"ok": false, "error": "…"}`. The socket's mode (0600, directory 0700) is the access

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from frontend_server.settings import FrontendSettings
 from protocol.codes import ListKind
 from protocol.keystore import Keystore
-from protocol.ports import Clock, Executor, Files, Log, Network, Random
+from protocol.ports import Bus, BusAccess, Clock, Executor, Files, Log, Network, Random
 from protocol.trade_time import UtcOffset
 
 
@@ -29,6 +29,7 @@ class World(Protocol):
     @property
     def log(self) -> Log: ...
     def executor(self, name: str) -> Executor: ...
+    def bus(self, access: BusAccess) -> Bus: ...
     def on_signal(self, callback: Callable[[], None]) -> None: ...
     def stop(self, exit_code: int = 0) -> None: ...
 
@@ -48,6 +49,8 @@ class FrontendPlace:
     utc_offset_ms: UtcOffset
     keystore: Callable[[], Keystore]
     """Opens the key file; takes some 50 ms."""
+    broker_access: BusAccess = field(default_factory=BusAccess)
+    """Where `ledger_link` names a broker."""
 
 
 def free_bytes_of(directory: Path) -> tuple[int, int]:

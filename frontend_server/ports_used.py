@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from ledger_sync.link.requests import Answered
 from ledger_sync.link.settings import LedgerEvents
 from protocol.codes import ListKind, ReportKind
 from protocol.signed import Version
@@ -37,6 +38,9 @@ class Forwarder(Protocol):
 
     def report(self, terminal: int, kind: ReportKind, text: str) -> None:
         """Send REPORT, now or when the link is up again; bounded, the oldest is dropped first."""
+
+    def ask(self, kind: int, body: bytes, *, within_ms: int, answered: Answered) -> None:
+        """A question that somebody waits for; `answered` follows once, with None where no answer came in time."""
 
     def state(self) -> Mapping[str, object]:
         """For `status`: at least `state`; values are JSON's."""

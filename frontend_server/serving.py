@@ -18,6 +18,8 @@ from frontend_server.place import FrontendPlace, World, free_bytes_of
 from frontend_server.published import PublishedFiles, file_state
 from frontend_server.server import FrontendServer
 from ledger_sync.link.forwarder import Forwarder
+from ledger_sync.link.mqtt import MqttFrontend
+from ledger_sync.link.mqtt_topics import is_bus_address
 from ledger_sync.link.settings import ForwarderSettings
 from ledger_sync.spool import Spool, SpoolWriter
 from protocol.errors import ProtocolError
@@ -54,6 +56,7 @@ class Serving:
         self._ready = ready
         self._stopping = stopping
         self._server: FrontendServer | None = None
+        self._broker: MqttFrontend | None = None
         self._is_stopping = False
         self._registry_state = file_state(place.registry)
         self._published: PublishedFiles | None = None
@@ -120,6 +123,7 @@ class Serving:
             free_bytes=lambda: free_bytes_of(place.data_dir),
         )
         writer = SpoolWriter(spool, executor=world.executor("spool"), clock=world.clock, log=log)
+        broker = self._broker = self._broker_of(world, log)
         forwarder = Forwarder(
             ForwarderSettings(
                 frontend=settings.frontend,
@@ -130,9 +134,10 @@ class Serving:
             batch_key=MacKey(self._keys.batch_key),
             spool=writer,
             clock=world.clock,
-            network=world.network,
+            network=broker or world.network,
             random=world.random,
             log=log,
+            wire_facts=broker.facts if broker is not None else None,
         )
         Path(settings.cache_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
         executor = world.executor("lists")
@@ -165,6 +170,20 @@ class Serving:
         self._watch(server)
         self._look_at_files(world)
 
+    def _broker_of(self, world: World, log: Log) -> MqttFrontend | None:
+        """The way to the ledger where it goes over a broker; no library of brokers is loaded where it does not."""
+        place = self._place
+        if not is_bus_address(place.ledger_link):
+            return None
+        return MqttFrontend(
+            world.bus(place.broker_access),
+            site=place.settings.site,
+            frontend=place.settings.frontend,
+            clock=world.clock,
+            random=world.random,
+            log=log,
+        )
+
     def _stop(self, world: World) -> None:
         """Stop in order; harmless when called again or before the server is there."""
         if self._is_stopping:
@@ -172,9 +191,14 @@ class Serving:
         self._is_stopping = True
         self._stopping()
         if self._server is not None:
-            self._server.stop(world.stop)
+            self._server.stop(lambda: self._stopped(world))
         else:
             world.stop()
+
+    def _stopped(self, world: World) -> None:
+        if self._broker is not None:
+            self._broker.close()
+        world.stop()
 
     # -- enrolments, published lists
 

@@ -7,14 +7,18 @@ from dataclasses import asdict
 from typing import Final
 
 from frontend_server import alarms, exposition, refusals
-from frontend_server.control import REFUSED_LIMIT_MAX, Answer, Arguments, Verb, number
+from frontend_server.control import REFUSED_LIMIT_MAX, Answer, Arguments, Later, Reply, Verb, number
 from frontend_server.fleet_views import shown
 from frontend_server.histograms import Histogram
 from frontend_server.parts import Parts
 from frontend_server.ports_used import Forwarder
 from ledger_sync.spool import SpoolFacts, SpoolWriter
+from protocol.codes import RequestKind
+from protocol.link_messages import Answer as LinkAnswer
 from protocol.list_kinds import LIST_KINDS
 
+ECHO_MS_MAX: Final = 5_000  # longer than a ledger takes to post what is before it, shorter than a person waits
+ECHO_BODY: Final = b"onecard doctor"
 SPOOL_FACTS_MS: Final = 1_000  # facts are read on the spool's thread; they are at most this old when asked for often
 
 
@@ -41,7 +45,13 @@ class Views:
         self._read_spool()
 
     def verbs(self) -> dict[str, Verb]:
-        return {"status": self.status, "refused": self.refused, "alarms": self.alarms, "metrics": self.metrics}
+        return {
+            "status": self.status,
+            "refused": self.refused,
+            "alarms": self.alarms,
+            "metrics": self.metrics,
+            "echo": self.echo,
+        }
 
     def status(self, arguments: Arguments) -> Answer:
         """With `fresh` the spool's figures are read for this question. No answer waits for the disk: they are in the
@@ -70,6 +80,21 @@ class Views:
             "alarms_not_listed": parts.alarms.not_listed,
             "counts": parts.metrics.as_dict(),
         }
+
+    def echo(self, arguments: Arguments) -> Later:
+        """How long the way to the ledger and back takes, through whatever carries the link; null: no answer."""
+        clock = self._parts.clock
+
+        def ask(reply: Reply) -> None:
+            started_ms = clock.monotonic_ms()
+
+            def answered(answer: LinkAnswer | None) -> None:
+                status = None if answer is None else answer.status.name.lower()
+                reply({"status": status, "ms": None if answer is None else clock.monotonic_ms() - started_ms})
+
+            self._forwarder.ask(RequestKind.ECHO, ECHO_BODY, within_ms=ECHO_MS_MAX, answered=answered)
+
+        return ask
 
     def refused(self, arguments: Arguments) -> Answer:
         limit = number(arguments, "limit", 100, REFUSED_LIMIT_MAX)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ledger_sync import cli_cards, cli_decide, cli_loads
+from ledger_sync import cli_cards, cli_decide, cli_links, cli_loads
 from ledger_sync.cli_report import show_conservation, show_merchants, show_report
 from ledger_sync.cli_work import (
     EXAMPLE,
@@ -206,6 +206,7 @@ def verify(context: typer.Context, site: SitePath = Path(), as_json: AsJson = Fa
 
 
 app.registered_commands.extend(cli_cards.app.registered_commands)
+app.registered_commands.extend(cli_links.app.registered_commands)
 app.add_typer(cli_cards.card, name="card")
 app.add_typer(cli_decide.suspense, name="suspense")
 app.add_typer(cli_decide.quarantine, name="quarantine")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast
 import typer
 
 from protocol.keystore import Keystore
-from protocol.ports import Files
+from protocol.ports import BusAccess, Files
 from protocol.trade_time import UtcOffset
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class LedgerPlace:
     """Opens the key file; takes some 50 ms."""
     unproven_limit_cents: int = 20_000
     """Per terminal and trade day, for cards that make no proof (R4)."""
+    broker_access: BusAccess = field(default_factory=BusAccess)
+    """Where `link_socket` names a broker."""
 
     def paths(self) -> LedgerPaths:
         from ledger_sync.ledger.core import LedgerPaths

@@ -10,7 +10,10 @@ from ledger_sync.ledger.core import Ledger
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.service import Addresses, LedgerService
 from ledger_sync.ledger.upkeep import bring_up_to_date
-from protocol.ports import Clock, Executor, Files, Log, Network
+from ledger_sync.link.mqtt_ledger import MqttLedger
+from ledger_sync.link.mqtt_topics import is_bus_address
+from ledger_sync.link.routing import RoutedNetwork
+from protocol.ports import Bus, BusAccess, Clock, Executor, Files, Log, Network, Random
 
 Ready = Callable[[str, Mapping[str, object]], None]
 
@@ -26,7 +29,10 @@ class World(Protocol):
     def files(self) -> Files: ...
     @property
     def log(self) -> Log: ...
+    @property
+    def random(self) -> Random: ...
     def executor(self, name: str) -> Executor: ...
+    def bus(self, access: BusAccess) -> Bus: ...
     def on_signal(self, callback: Callable[[], None]) -> None: ...
     def stop(self, exit_code: int = 0) -> None: ...
 
@@ -40,6 +46,7 @@ class LedgerServing:
         self._ready = ready
         self._stopping = stopping
         self._is_stopping = False
+        self._broker: MqttLedger | None = None
         self.failure: BaseException | None = None
         """Why it could not start: LedgerBusy, LedgerDamaged, OSError of a socket, …"""
 
@@ -59,16 +66,18 @@ class LedgerServing:
                 world.log("ledger.retried_unknown", **told)
             return ledger
 
+        broker = self._broker = self._broker_of(world)
         service = LedgerService(
             open_ledger,
             Addresses(link=place.link_socket, admin=place.admin_socket),
             keys=self._keys,
-            network=world.network,
+            network=world.network if broker is None else RoutedNetwork(world.network, broker),
             clock=world.clock,
             executor=world.executor("ledger"),
             log=world.log,
             files=world.files,
             heads_path=paths.heads,
+            broker_facts=broker.facts if broker is not None else None,
         )
 
         def stop(exit_code: int = 0) -> None:
@@ -92,7 +101,16 @@ class LedgerServing:
         world.on_signal(stop)
         service.start(ready)
 
-    @staticmethod
-    def _stopped(world: World, exit_code: int) -> None:
+    def _broker_of(self, world: World) -> MqttLedger | None:
+        """Where front-ends are heard through a broker; no library of brokers is loaded where they are not."""
+        place = self._place
+        if not is_bus_address(place.link_socket):
+            return None
+        bus = world.bus(place.broker_access)
+        return MqttLedger(bus, site=place.site, clock=world.clock, random=world.random, log=world.log)
+
+    def _stopped(self, world: World, exit_code: int) -> None:
+        if self._broker is not None:
+            self._broker.close()
         world.log("ledger.stopped")
         world.stop(exit_code)

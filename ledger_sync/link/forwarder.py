@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from ledger_sync.link.outbox import Outbox
+from ledger_sync.link.requests import Answered, Requests
 from ledger_sync.link.session import FrontEndLink, LinkState
 from ledger_sync.link.settings import ForwarderSettings, LedgerEvents, SpoolAccess
 from ledger_sync.spool.spool import Spool
@@ -23,6 +24,7 @@ from protocol.codes import ListKind, RefusalCode, ReportKind
 from protocol.errors import RemoteError
 from protocol.limits import REPORT_TEXT_BYTES_MAX
 from protocol.link_messages import (
+    Answer,
     BatchMessage,
     DownMessage,
     LinkHello,
@@ -35,6 +37,7 @@ from protocol.link_messages import (
     RecollectRequest,
     Refusal,
     Report,
+    Request,
 )
 from protocol.mac import MacKey
 from protocol.ports import Clock, Log, Network, Random, Stream
@@ -109,8 +112,10 @@ class Forwarder:
         network: Network,
         random: Random,
         log: Log,
+        wire_facts: Callable[[], Mapping[str, object]] | None = None,
     ) -> None:
         self._settings = settings
+        self._wire_facts = wire_facts
         self._batch_key = batch_key
         self._spool = spool
         self._clock = clock
@@ -126,6 +131,7 @@ class Forwarder:
         self._outbox = Outbox(
             _Counted(self), clock=clock, log=log, send=self._send, settled=self._tell_settled, failed=self._lose
         )
+        self._requests = Requests(clock=clock, random=random, send=self._send)
         self._reports: deque[Report] = deque(maxlen=REPORTS_QUEUED_MAX)
         self._back_off_ms = settings.back_off_ms_min
         self._heard_at_ms = 0
@@ -165,6 +171,10 @@ class Forwarder:
         self._reports.append(Report(terminal, kind, short))
         self._send_reports()
 
+    def ask(self, kind: int, body: bytes, *, within_ms: int, answered: Answered) -> None:
+        """A question that somebody waits for; `answered` follows once, with None where no answer came in time."""
+        self._requests.ask(kind, body, within_ms=within_ms, answered=answered)
+
     def state(self) -> Mapping[str, object]:
         """Figures for `status`, as JSON values."""
         return {
@@ -179,6 +189,10 @@ class Forwarder:
             "last_refusal": self._last_refusal,
             "connections": self.connections,
             "last_fault": self.last_fault,
+            "requests": self._requests.asked,
+            "requests_expired": self._requests.expired,
+            "answers_dropped": self._requests.dropped,
+            "broker": None if self._wire_facts is None else self._wire_facts(),
         }
 
     # -- the wire ------------------------------------------------------------------------------------------------------
@@ -252,6 +266,8 @@ class Forwarder:
                     self._events.on_recollect(message.terminal, message.epoch, message.first, message.last)
             case Refusal():
                 self._take_refusal(message)
+            case Answer():
+                self._requests.answer(message)
             case Pong():
                 pass  # `received` has noted that the ledger lives
 
@@ -318,10 +334,13 @@ class Forwarder:
         while self._reports and self._state is ForwarderState.UP:
             self._send(self._reports.popleft())
 
-    def _send(self, message: BatchMessage | ListRequest | Report | Ping) -> None:
-        if self._state is ForwarderState.UP and self._link is not None:
-            self._link.send(message)
-            self._flush()
+    def _send(self, message: BatchMessage | ListRequest | Report | Ping | Request) -> bool:
+        """Whether there was a connection to send it on; whether it arrives nobody knows."""
+        if self._state is not ForwarderState.UP or self._link is None:
+            return False
+        self._link.send(message)
+        self._flush()
+        return True
 
     def _flush(self) -> None:
         if self._link is not None and self._stream is not None:
@@ -383,6 +402,7 @@ class Forwarder:
         stream, self._stream = self._stream, None
         self._link = None
         self._outbox.reset(is_open=False)
+        self._requests.forget()
         if stream is not None:
             stream.abort()
 

@@ -41,7 +41,7 @@ class Outbox:
         *,
         clock: Clock,
         log: Log,
-        send: Callable[[BatchMessage], None],
+        send: Callable[[BatchMessage], object],
         settled: Callable[[set[tuple[int, int]]], None],
         failed: Callable[[str], None],
     ) -> None:

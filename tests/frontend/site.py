@@ -11,6 +11,7 @@ from frontend_server.alarms import Alarms
 from frontend_server.keys import FrontendKeys
 from frontend_server.server import FrontendServer
 from frontend_server.settings import FrontendSettings
+from ledger_sync.link.requests import Answered
 from ledger_sync.link.settings import LedgerEvents
 from ledger_sync.spool import Spool, SpoolWriter
 from protocol.codes import ListForm, ListKind, ReportKind, Suite, TerminalClass, TerminalKind
@@ -55,6 +56,7 @@ class FakeForwarder:
         self.events: LedgerEvents | None = None
         self.requests: list[tuple[ListKind, Version]] = []
         self.reports: list[tuple[int, ReportKind, str]] = []
+        self.asked: list[tuple[int, bytes, Answered]] = []
         self.life = 1
 
     def attach(self, events: LedgerEvents) -> None:
@@ -72,6 +74,9 @@ class FakeForwarder:
 
     def report(self, terminal: int, kind: ReportKind, text: str) -> None:
         self.reports.append((terminal, kind, text))
+
+    def ask(self, kind: int, body: bytes, *, within_ms: int, answered: Answered) -> None:
+        self.asked.append((kind, body, answered))
 
     def state(self) -> Mapping[str, object]:
         return {"state": "offline"}

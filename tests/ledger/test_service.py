@@ -11,9 +11,10 @@ import pytest
 from ledger_sync.ledger.core import Ledger, LedgerPaths
 from ledger_sync.ledger.service import Addresses, LedgerService
 from ledger_sync.ledger.wires import GREETING_MS_MAX
-from protocol.codes import LinkType, ListForm, ListKind, RefusalCode, ReportKind
+from protocol.codes import AnswerStatus, LinkType, ListForm, ListKind, RefusalCode, ReportKind, RequestKind
 from protocol.deny_list import DenyList, apply_delta
 from protocol.link_messages import (
+    Answer,
     BatchMessage,
     DownMessage,
     LinkDecoder,
@@ -26,6 +27,7 @@ from protocol.link_messages import (
     Receipt,
     Refusal,
     Report,
+    Request,
     Row,
     UpMessage,
     decode_down,
@@ -259,6 +261,33 @@ def test_the_newest_connection_of_a_front_end_wins(site: Site) -> None:
     assert old.last == Refusal(RefusalCode.SUPERSEDED, 0)
     assert old.is_closed
     assert new.say(Ping(b"p" * 16)).last == Pong(b"p" * 16)
+
+
+def test_an_echo_is_answered_after_the_ledger_has_had_its_turn(site: Site) -> None:
+    peer = FrontEnd(site).hello()
+    expires_ms = site.host.now_ms() + 5_000
+    peer.say(Request(b"c" * 16, expires_ms, RequestKind.ECHO, b"how far?"))
+    assert peer.last == Answer(b"c" * 16, expires_ms, RequestKind.ECHO, AnswerStatus.DONE, b"how far?")
+
+
+def test_an_expired_request_is_dropped_and_a_kind_to_come_is_named_unknown(site: Site) -> None:
+    peer = FrontEnd(site).hello()
+    heard = len(peer.heard)
+    now_ms = site.host.now_ms()
+    peer.say(Request(b"c" * 16, now_ms, RequestKind.ECHO, b""))
+    assert len(peer.heard) == heard
+    peer.say(Request(b"d" * 16, now_ms + 60_000, 0x7F, b""))
+    assert peer.last == Answer(b"d" * 16, now_ms + 60_000, 0x7F, AnswerStatus.UNKNOWN_KIND, b"")
+    assert Operator(site).ask("status")["requests"] == {"answered": 1, "expired": 1}
+
+
+def test_the_status_says_who_is_connected_and_since_when(site: Site) -> None:
+    peer = FrontEnd(site)
+    before_ms = site.host.now_ms()
+    peer.hello()
+    (link,) = Operator(site).ask("status")["links"]
+    assert (link["frontend"], link["state"]) == (peer.frontend, "up")
+    assert before_ms <= link["since_ms"] <= site.host.now_ms()
 
 
 def test_a_reported_card_reaches_every_front_end_at_once(site: Site) -> None:

@@ -23,7 +23,7 @@ MESSAGES: Final = (
 )  # fmt: skip
 LINKS: Final = (
     "LINK_HELLO", "LINK_WELCOME", "LIST_REQUEST", "LIST, delta", "REPORT, fork", "RECOLLECT_REQUEST",
-    "REFUSAL, try later", "PING", "PONG",
+    "REFUSAL, try later", "PING", "PONG", "REQUEST, echo", "ANSWER, echo",
 )  # fmt: skip
 RECORDS: Final = ("aborted, card on deny list", "grey", "completion of the grey")
 CARD: Final = (

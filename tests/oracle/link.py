@@ -89,6 +89,18 @@ BODIES: Final[dict[int, tuple[str, Any]]] = {
         ),
     ),
     0x05: ("PING", Struct("nonce" / hexed(16))),
+    0x06: (
+        "REQUEST",
+        Struct(
+            "correlation" / hexed(16),
+            "expires_ms" / u64,
+            "request_kind" / u8,
+            reserved(1),
+            "body_length" / u16,
+            "request_body" / hexed_rest,
+            rule(lambda m: 2 * m.body_length == len(m.request_body) and m.body_length <= 1024),
+        ),
+    ),
     0x81: (
         "LINK_WELCOME",
         Struct(
@@ -121,6 +133,18 @@ BODIES: Final[dict[int, tuple[str, Any]]] = {
     ),
     REFUSAL: ("REFUSAL", Struct("code" / u8, reserved(3), "first_row" / u64)),
     0x86: ("PONG", Struct("nonce" / hexed(16))),
+    0x87: (
+        "ANSWER",
+        Struct(
+            "correlation" / hexed(16),
+            "expires_ms" / u64,
+            "request_kind" / u8,
+            "status" / u8,
+            "body_length" / u16,
+            "request_body" / hexed_rest,
+            rule(lambda m: 2 * m.body_length == len(m.request_body) and m.body_length <= 1024 and m.status <= 2),
+        ),
+    ),
 }
 BATCH_PROVED_BYTES: Final = 4 + 68 + 4  # version to count of rows
 

@@ -91,6 +91,17 @@ def receipt(name: bytes) -> Fields:
     }
 
 
+def _question(body: bytes) -> Fields:
+    """What REQUEST and ANSWER share."""
+    return {
+        "correlation": bytes(range(0xC0, 0xD0)).hex(),
+        "expires_ms": NOW_MS + 5_000,
+        "request_kind": 0x01,
+        "body_length": len(body),
+        "request_body": body.hex(),
+    }
+
+
 def _up(name: bytes) -> list[tuple[str, int, Fields]]:
     hello = {
         "front_end": reference.FRONT_END,
@@ -116,6 +127,8 @@ def _up(name: bytes) -> list[tuple[str, int, Fields]]:
         ("REPORT, fork", 0x04, {**report, "text": "链分叉: seal of 2 differs"}),
         ("REPORT, no text", 0x04, {**report, "report_kind": 4, "text": ""}),
         ("PING", 0x05, {"nonce": reference.HELLO_NONCE.hex()}),
+        ("REQUEST, echo", 0x06, _question(b"how far?")),
+        ("REQUEST of a kind to come, empty", 0x06, {**_question(b""), "request_kind": 0x7F}),
     ]
 
 
@@ -168,6 +181,8 @@ def _down(name: bytes, signed: Signed) -> list[tuple[str, int, Fields]]:
         ("RECOLLECT_REQUEST", 0x84, {"terminal": TERMINAL, "epoch": EPOCH, "first": 8, "last": 9}),
         ("REFUSAL, try later", 0x85, {"code": 3, "first_row": FIRST_ROW}),
         ("PONG", 0x86, {"nonce": reference.HELLO_NONCE.hex()}),
+        ("ANSWER, echo", 0x87, {**_question(b"how far?"), "status": 0}),
+        ("ANSWER, unknown kind", 0x87, {**_question(b""), "request_kind": 0x7F, "status": 1}),
     ]
 
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.codes import ListForm, RefusalCode, ReportKind
+from protocol.codes import AnswerStatus, ListForm, RefusalCode, ReportKind
 from protocol.errors import Malformed, OutOfRange, ProofError, RemoteError, StateMisuse, TooLong, UnknownFrame
 from protocol.limits import BATCH_BYTES_MAX, BATCH_ROWS_MAX, LINK_MESSAGE_BYTES_MAX
 from protocol.link_messages import (
     CHAIN_START,
+    Answer,
     BatchMessage,
     BatchName,
     DownMessage,
@@ -32,6 +33,7 @@ from protocol.link_messages import (
     RecollectRequest,
     Refusal,
     Report,
+    Request,
     UpMessage,
     batch_digest,
     chain_hash,
@@ -88,6 +90,9 @@ def up_message(given: dict[str, Any]) -> UpMessage:
             return ListRequest(given["list_kind"], given["held_generation"], given["held_counter"])
         case 0x04:
             return Report(given["terminal"], ReportKind(given["report_kind"]), given["text"])
+        case 0x06:
+            body = hexed(given, "request_body")
+            return Request(hexed(given, "correlation"), given["expires_ms"], given["request_kind"], body)
         case _:
             return Ping(hexed(given, "nonce"))
 
@@ -130,6 +135,10 @@ def down_message(given: dict[str, Any]) -> DownMessage:
             return RecollectRequest(given["terminal"], given["epoch"], given["first"], given["last"])
         case 0x85:
             return Refusal(RefusalCode(given["code"]), given["first_row"])
+        case 0x87:
+            correlation, kind = hexed(given, "correlation"), given["request_kind"]
+            status = AnswerStatus(given["status"])
+            return Answer(correlation, given["expires_ms"], kind, status, hexed(given, "request_body"))
         case _:
             return Pong(hexed(given, "nonce"))
 
@@ -313,6 +322,31 @@ def test_receipt_with_the_most_exceptions_and_one_more() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "offset", "byte"),
+    [
+        ("REQUEST, echo", 25, 1),  # reserved
+        ("REQUEST, echo", 27, 9),  # length
+        ("ANSWER, echo", 25, 3),  # status
+        ("ANSWER, echo", 27, 7),
+    ],
+)
+def test_a_request_or_answer_whose_fields_disagree_is_malformed(name: str, offset: int, byte: int) -> None:
+    data = bytearray(vector(name)[4:])
+    data[4 + offset] = byte
+    with pytest.raises(Malformed):
+        decode_up(data) if name.startswith("REQUEST") else decode_down(data)
+
+
+def test_a_request_body_longer_than_may_be_is_malformed_however_it_is_stated() -> None:
+    head = bytes.fromhex("01060000") + bytes(16) + bytes(8) + b"\1\0" + (1025).to_bytes(2, "big")
+    with pytest.raises(Malformed):
+        decode_up(head + bytes(1025) + bytes(16))
+    assert decode_up(head[:-2] + (1024).to_bytes(2, "big") + bytes(1024) + bytes(16)) == Request(
+        bytes(16), 0, 1, bytes(1024)
+    )
+
+
+@pytest.mark.parametrize(
     "message",
     [
         LinkHello(1 << 32, SPOOL_ID, 0, 0, bytes(16), 0, 0),
@@ -321,6 +355,10 @@ def test_receipt_with_the_most_exceptions_and_one_more() -> None:
         ListRequest(256, 0, 0),
         Report(1, ReportKind.FORK, "断" * 171),
         Ping(bytes(15)),
+        Request(bytes(15), 0, 1, b""),
+        Request(bytes(16), 1 << 64, 1, b""),
+        Request(bytes(16), 0, 256, b""),
+        Request(bytes(16), 0, 1, bytes(1025)),
         BatchMessage(NAME, []),
     ],
 )
