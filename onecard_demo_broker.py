@@ -21,7 +21,7 @@ from onecard_demo_story import Story
 
 START_SECONDS_MAX: Final = 20.0
 KILL_AT_SHARE: Final = 0.35  # of the taps
-AWAY_SECONDS: Final = 2.0
+AWAY_SECONDS: Final = 2.0  # or as long as the network is down, if that is shorter
 LOOK_SECONDS: Final = 0.1
 HOW_TO_GET_ONE: Final = (
     "no broker is here: install Mosquitto (`apt-get install mosquitto`), or NATS with"
@@ -131,7 +131,9 @@ class BrokerScene:
             broker.kill()
             story.broker_kills, story.broker_killed_at = 1, time.monotonic()
             self._screen.event("the broker is killed with -9; batches wait in the spools", "消息代理故障")
-        elif story.broker_killed_at and time.monotonic() > story.broker_killed_at + AWAY_SECONDS:
+        elif story.broker_killed_at and time.monotonic() > story.broker_killed_at + min(
+            AWAY_SECONDS, story.outage_seconds
+        ):
             broker.start()
             story.broker_killed_at = 0.0
             self._screen.event("the broker is started again", "消息代理恢复")

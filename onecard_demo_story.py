@@ -108,6 +108,8 @@ def result_of(story: Story, agreement: Agreement, *, frontends: int, seconds: fl
 def _after_loss(story: Story) -> tuple[int, int]:
     """(refused, accepted a second after the report at terminals online all that second) taps of the lost card."""
     denied = accepted = 0
+    if not story.lost_at_ms:  # the selling was over before a broker was back: nobody was promised anything
+        return 0, 0
     for line in (story.directory / "dump" / "thief.jsonl").read_text().splitlines():
         tap = json.loads(line)
         if tap["outcome"] != "sold":

@@ -1,7 +1,7 @@
 """The real world behind the seams of `protocol/ports.py`: clock, threads, disk, randomness, log.
 
-With `onecard_network` the only module of the product that touches them. One `Runtime` is one process: an event loop
-(uvloop where installed), callbacks on one thread, and named executor threads for work that blocks.
+With `onecard_network` and `onecard_bus` the only modules of the product that touch them. One `Runtime` is one process:
+an event loop (uvloop where installed), callbacks on one thread, and named executor threads for work that blocks.
 
     runtime = Runtime(log=…)
     exit_code = runtime.run(start)      # start(runtime) composes shells; they end with runtime.stop(code)
