@@ -116,7 +116,7 @@ def try_once(planted: Plant, seed: int) -> str | None:
                     planted.play(Path(directory))
         except AssertionError as error:
             if is_stumble(error.__cause__):
-                raise RuntimeError(f"{planted.name} fits the product no more") from error  # noqa: TRY004
+                raise RuntimeError(f"{planted.name} fits the product no more") from error
             return wording(str(error))
     return None
 
