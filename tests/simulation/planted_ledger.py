@@ -6,15 +6,17 @@ from typing import Any, Final
 
 import pytest
 
-from ledger_sync.ledger import checks, claims, flows, judge, orders, posting, schema
+from ledger_sync.ledger import checks, claims, flows, judge, orders, posting, purchases, schema
 from ledger_sync.ledger.books import CardState
 from ledger_sync.ledger.core import Ledger
 from ledger_sync.ledger.judge import Judge
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps
+from ledger_sync.ledger.posting import BatchPoster
 from ledger_sync.ledger.service import LedgerService
 from protocol.codes import CardKind, PostingResult
 from protocol.link_messages import BatchMessage
+from protocol.rows import PackedRow
 
 GREY_MS_MAX: Final = 2_000
 TIMERS: Final = ("timer", "second timer")
@@ -38,8 +40,22 @@ def post_a_proof_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Judge, "_link", books_again)
 
 
+def forget_a_completion_on_the_short_way(patch: pytest.MonkeyPatch) -> None:
+    """A purchase whose proof a completion has brought is booked as one of which nobody has heard."""
+    records = BatchPoster._records
+
+    def forgets(taken: BatchPoster, row: PackedRow, *rest: Any) -> None:
+        state = taken._books.terminals.get((row.terminal, row.epoch))
+        if state is not None:
+            state.completed_to = 0
+        records(taken, row, *rest)
+
+    patch.setattr(BatchPoster, "_records", forgets)
+
+
 def believe_every_card_proof(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(judge, "is_proved", lambda *_: True)
+    patch.setattr(purchases, "each_holds", lambda _: True)
 
 
 def believe_the_record_which_kind_its_card_is(patch: pytest.MonkeyPatch) -> None:
@@ -62,6 +78,9 @@ def believe_every_seal(patch: pytest.MonkeyPatch) -> None:
 
 class _Anything:
     def verifies(self, *_: object) -> bool:
+        return True
+
+    def all_hold(self, _: object) -> bool:
         return True
 
 

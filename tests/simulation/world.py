@@ -26,7 +26,21 @@ T = TypeVar("T")
 
 EPOCH_MS: Final = 1_790_000_000_000  # an ordinary day of 2026; virtual UTC starts here
 CONNECT_TIMEOUT_MS: Final = 5_000
+CAUSES_MAX: Final = 8  # an error raised from itself is its own cause
+STUMBLES: Final = (TypeError, AttributeError, NameError)
 EVENTS_MAX: Final = 20_000_000  # a run that needs more is a loop, not a site
+
+
+def is_stumble(error: BaseException | None) -> bool:
+    """Whether a program has stumbled over itself: an error that no disk and no peer causes, but whoever wrote it.
+
+    Handed to `done` it would look like a disk that refuses, be tried again, and heal: no seed would tell of it.
+    """
+    for _ in range(CAUSES_MAX):
+        if error is None or isinstance(error, STUMBLES):
+            break
+        error = error.__cause__
+    return isinstance(error, STUMBLES)
 
 
 class _Event:
@@ -245,7 +259,9 @@ class Host:
             try:
                 result: T | None = work()
                 error: BaseException | None = None
-            except Exception as raised:  # noqa: BLE001 - handed to `done`, as the real executor does
+            except Exception as raised:  # handed to `done`, as the real executor does
+                if is_stumble(raised):
+                    raise
                 result, error = None, raised
             if self.disk is not None and self.disk.is_dead:
                 self.disk_died()
