@@ -13,9 +13,9 @@ from protocol.handshake import Hello, TerminalIdentity
 from protocol.limits import CREDIT_MAX, SESSION_FRAMES_MAX, SESSION_MS_MAX
 from protocol.messages import Ack, plain_ack
 from protocol.records import SINGLE, single_cents, summarise
-from protocol.rows import PackedRow, encode_single
+from protocol.rows import PackedRow, encode_run, encode_single
 from protocol.session import FrontEndSession, TerminalSession
-from protocol.trade_time import DayByMinute, UtcOffset, fixed_offset, trade_day
+from protocol.trade_time import KnownDay, UtcOffset, fixed_offset, trade_day, trade_days
 from tests.protocol.test_session import (
     EPOCH,
     FRONTEND_NONCE,
@@ -208,6 +208,22 @@ def test_a_row_of_one_record_has_the_bytes_of_the_page() -> None:
     assert encode_single(3, 1001, 7, 1_790_000_000_000, 1_789_999_999_000, record) == row.encode()
 
 
+def test_a_row_of_records_alike_has_the_bytes_of_the_page() -> None:
+    times = [1_789_999_999_000, 1_789_999_999_000, 1_789_999_999_900]
+    row = PackedRow(
+        kind=1,
+        terminal=1001,
+        epoch=3,
+        first=7,
+        last=9,
+        received_ms=1_790_000_000_000,
+        payload=bytes(range(192)),
+        trade_ms=times,
+        anchor_known=True,
+    )
+    assert encode_run(3, 1001, 7, 1_790_000_000_000, times, bytes(range(192))) == row.encode()
+
+
 @pytest.mark.parametrize("credit", [0, 1, CREDIT_MAX])
 def test_a_plain_ack_has_the_bytes_of_the_page(credit: int) -> None:
     assert plain_ack(3, 77, 70, credit) == Ack(3, 77, 70, credit).encode()
@@ -219,11 +235,35 @@ def summer_time(utc_ms: int) -> int:
 
 
 @pytest.mark.parametrize("offset", [fixed_offset(480), fixed_offset(-210), summer_time], ids=["+8", "-3:30", "summer"])
-def test_days_by_the_minute_are_days(offset: UtcOffset) -> None:
+def test_days_that_are_known_are_days(offset: UtcOffset) -> None:
     rng = random.Random(1)
-    day_of = DayByMinute(offset)
+    day_of = KnownDay(offset)
     for start_ms in (0, 1_700_000_000_000, 1_789_999_950_000, 1_790_000_000_000 - 57_600_000):
         moment_ms = start_ms
         for _ in range(4000):
             assert day_of(moment_ms) == trade_day(moment_ms, offset), moment_ms
             moment_ms = max(0, moment_ms + rng.choice((0, 1, 17, 500, 40_000, 3_600_000, -59_000)))
+
+
+def going_back(utc_ms: int) -> int:
+    """Half an hour back, a quarter of an hour into a day: it is yesterday once more."""
+    return 0 if utc_ms < 20_000 * 86_400_000 + 900_000 else -1_800_000
+
+
+@pytest.mark.parametrize(
+    "offset", [fixed_offset(480), fixed_offset(-210), summer_time, going_back], ids=["+8", "-3:30", "summer", "back"]
+)
+def test_one_day_for_all_is_the_day_of_each(offset: UtcOffset) -> None:
+    rng = random.Random(2)
+    day_of = KnownDay(offset)
+    known = 0
+    for start_ms in (0, 1_700_000_000_000, 20_000 * 86_400_000, 1_789_999_950_000):
+        for _ in range(2000):
+            times = sorted(max(0, start_ms + rng.randint(-90_000_000, 90_000_000)) for _ in range(3))
+            if rng.random() < 0.7:
+                times = [times[0], times[0] + rng.randint(0, 60_000), times[0] + rng.randint(60_000, 4_000_000)]
+            day = day_of.of_all(times[0], times[-1])
+            if day is not None:
+                known += 1
+                assert trade_days(times, offset) == [day] * 3, times
+    assert known > 1000
