@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
 
 from protocol.codes import Medium, RecordType, Suite
+from protocol.frame import Frame, FrameDecoder
 from protocol.handshake import Hello, TerminalIdentity
 from protocol.limits import CREDIT_MAX, SESSION_FRAMES_MAX, SESSION_MS_MAX
 from protocol.messages import Ack, plain_ack
@@ -30,8 +31,21 @@ from tests.protocol.test_session import (
 SEEDS: Final = range(40)
 
 
+def noting(taken: list[bool]) -> Callable[..., list[Frame]]:
+    """`FrameDecoder.feed`, which is the general way, and that it was gone."""
+    feed = FrameDecoder.feed
+
+    def feeds(decoder: FrameDecoder, data: bytes) -> list[Frame]:
+        taken.append(True)
+        return feed(decoder, data)
+
+    return feeds
+
+
 class Twins:
-    """One terminal, and two front-ends that get the same bytes: one by `receive` alone, one the short way first."""
+    """One terminal, and two front-ends that get the same bytes; one of them never goes the short way, which takes
+    `bytes` alone.
+    """
 
     def __init__(self, medium: Medium = Medium.TCP, suite: int = Suite.A) -> None:
         address = 17 if medium is Medium.LINE else 0
@@ -58,10 +72,12 @@ class Twins:
         assert self.short.established
 
     def feed(self, data: bytes, now_ms: int = START_MS) -> list[Any]:
-        expected = self.general.receive(data, now_ms)
-        message = self.short.receive_whole(data, now_ms)
-        self.taken_short += message is not None
-        found = self.short.receive(data, now_ms) if message is None else [message]
+        expected = self.general.receive(bytearray(data), now_ms)
+        taken: list[bool] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FrameDecoder, "feed", noting(taken))
+            found = self.short.receive(data, now_ms)
+        self.taken_short += 0 if taken else len(found)
         assert found == expected
         assert facts(self.short) == facts(self.general)
         return expected
@@ -120,7 +136,8 @@ def mischief(rng: random.Random, frames: list[bytes]) -> bytes:
 def chunks(rng: random.Random, stream: bytes, frames: list[bytes]) -> Iterator[bytes]:
     """Cut as a network may: at frames, anywhere, or byte by byte."""
     how = rng.randrange(3)
-    sizes = iter([len(frame) for frame in frames] if how == 0 else [])
+    several = rng.randint(1, 3)
+    sizes = iter([len(frame) * several for frame in frames] if how == 0 else [])
     position = 0
     while position < len(stream):
         size = next(sizes, None) or (1 if how == 1 else rng.randint(1, 300))
@@ -148,6 +165,18 @@ def test_whole_frames_do_go_the_short_way_but_for_lines() -> None:
         for frame in twins.frames([bytes(100)] * 5):
             assert twins.feed(frame) == [bytes(100)]
         assert twins.taken_short == expected
+
+
+def test_several_frames_at_once_go_the_short_way_and_what_is_left_the_general_one() -> None:
+    twins = Twins()
+    frames = twins.frames([bytes((each,)) * 900 for each in range(5)])
+    assert len(twins.feed(b"".join(frames[:3]))) == twins.taken_short == 3
+    assert len(twins.feed(frames[3] + frames[4][:-1])) == 1
+    assert twins.taken_short == 3
+    assert len(twins.feed(frames[4][-1:])) == 1
+    (after,) = twins.frames([b"short again"])
+    twins.feed(after)
+    assert twins.taken_short == 4
 
 
 @pytest.mark.parametrize("offset", range(12 + 20 + 16))
