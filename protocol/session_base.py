@@ -185,12 +185,12 @@ class SessionBase:
             offset, body_bytes_max = 0, self.body_bytes_max
             while (message := opener.open_next(data, offset, body_bytes_max)) is not None:
                 events.append(message)
-                offset += len(message) + opener.overhead_bytes
                 if opener.counter == SESSION_FRAMES_MAX:
                     self.bye(ByeCode.REKEY)
                     return events
-            if offset == len(data):
-                return events
+                offset += len(message) + opener.overhead_bytes
+                if offset == len(data):
+                    return events
             data = data[offset:]
         self._take_all(self._decoder.feed(data), now_ms, events)
         if self._decoder.error is not None:
