@@ -119,8 +119,9 @@ class KnownDay:
 
     def of_all(self, first_ms: int, last_ms: int) -> int | None:
         """The day of all instants from the first to the last; None: there are several, or it is not known at once."""
-        day = self(first_ms)
-        return day if self._from_ms <= first_ms <= last_ms <= self._to_ms else None
+        if not self._from_ms <= first_ms <= self._to_ms:
+            self(first_ms)
+        return self._day if self._from_ms <= first_ms <= last_ms <= self._to_ms else None
 
 
 def booking_day(trade_day_: int, first_open_day: int, today: int) -> int:
