@@ -97,8 +97,7 @@ class Connection(LiveSession):
             self._put_by(data)
             return
         now_ms = self._parts.clock.monotonic_ms()
-        message = session.receive_whole(data, now_ms)
-        events: list[Event] = session.receive(data, now_ms) if message is None else [message]
+        events = session.receive(data, now_ms)
         self._handle(session, self._in_turn(events))
         # Whole frames count, not bytes: whoever dribbles one byte a minute is not there.
         if self._session is session and self.status is not None and self._deadline is not None:

@@ -35,6 +35,8 @@ a backlog, whatever his flag says."""
 SLOW_COMMIT_MS: Final = 40  # a disk with a cache takes 1 to 10, one that turns 20
 SLOW_COMMITS: Final = 8  # more than quick ones: one stall is no slow disk
 UPLOAD_HEAD_BYTES: Final = 4
+SINGLE_BYTES_MAX: Final = UPLOAD_HEAD_BYTES + RECORD_BYTES_MAX
+"""Of an UPLOAD of one record; `single_upload` need not be asked about longer ones."""
 
 _HEAD: Final = struct.Struct(
     "!xBBBxBxxHxxII"

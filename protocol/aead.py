@@ -154,7 +154,7 @@ class Sealer:
 class Opener:
     """Opens the frames of one direction; state changes only after the tag has verified."""
 
-    __slots__ = ("_cipher", "_flags", "_is_line", "_last", "_overhead_bytes", "_salt", "counter")
+    __slots__ = ("_cipher", "_flags", "_is_line", "_last", "_salt", "counter", "overhead_bytes")
 
     def __init__(
         self,
@@ -168,27 +168,33 @@ class Opener:
         self._cipher, self._salt = _cipher(key, salt, medium, suite)
         self._is_line = medium == Medium.LINE
         self._flags = flags_of(_SEALED, medium, down=down)
-        self._overhead_bytes = HEADER_BYTES + tag_bytes(medium)
+        self.overhead_bytes = HEADER_BYTES + tag_bytes(medium)
+        """What a frame has beside its body (TCP)."""
         self._last: tuple[bytes, bytes, bytes] | None = None  # header, body, tag; kept on a line only
         self.counter = 0
         """Frames taken so far, which is the counter expected next."""
 
-    def open_whole(self, data: bytes, body_bytes_max: int) -> bytes | None:
-        """The body in clear, where `data` is exactly the frame that may come next, whole and genuine (TCP only).
+    def open_next(self, data: bytes, offset: int, body_bytes_max: int) -> bytes | None:
+        """The body in clear, where the frame that may come next, whole and genuine, begins at `offset` (TCP only).
 
-        None: it is not, and nothing has changed; `FrameDecoder` and `open` say what it is. There is one header that
+        None: it does not, and nothing has changed; `FrameDecoder` and `open` say what it is. There is one header that
         may come for a body of that size, so the header is not taken apart but compared.
         """
+        body_at = offset + HEADER_BYTES
         counter = self.counter
-        body_bytes = len(data) - self._overhead_bytes
-        if not 0 <= body_bytes <= body_bytes_max or counter >= SESSION_FRAMES_MAX or self._is_line:
+        if body_at > len(data) or counter >= SESSION_FRAMES_MAX or self._is_line:
             return None
-        start = HEADER_START.pack(MAGIC, self._flags, _SEALED, 0, counter, body_bytes)
-        if not data.startswith(start) or data[10] << 8 | data[11] != crc_hqx(start, CRC16_INITIAL):
+        body_bytes = data[body_at - 4] << 8 | data[body_at - 3]
+        end = offset + body_bytes + self.overhead_bytes
+        if body_bytes > body_bytes_max or end > len(data):
+            return None
+        header = HEADER_START.pack(MAGIC, self._flags, _SEALED, 0, counter, body_bytes)
+        header += crc_hqx(header, CRC16_INITIAL).to_bytes(2, "big")
+        if not data.startswith(header, offset):
             return None
         nonce = self._salt + counter.to_bytes(COUNTER_BYTES, "big")
         try:
-            body = self._cipher.decrypt(nonce, data[HEADER_BYTES:], data[:HEADER_BYTES])
+            body = self._cipher.decrypt(nonce, data[body_at:end], header)
         except InvalidTag:
             return None
         self.counter = counter + 1

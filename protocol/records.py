@@ -21,6 +21,7 @@ from protocol.mac import SEAL_BYTES, MacKey
 from protocol.record_bodies import BODIES, Aborted, Body, Buffer, Completion, Grey, Purchase, Unknown, card_masked
 
 __all__ = [
+    "SIGNS",
     "SINGLE",
     "Aborted",
     "Body",
@@ -319,17 +320,18 @@ Single = tuple[int, int, int, int, int, int, int, int, int, int]
 """One record's type, length, body version, epoch, boot, terminal, sequence, uptime, clock, and its amount field."""
 SINGLE: Final = struct.Struct("!BBxBHHIIIQ28xI")
 assert SINGLE.size == AMOUNT_OFFSET + 4 <= RECORD_BYTES_MIN
-_SIGNS: Final = {
+SIGNS: Final = {
     length: tuple((-1 if kind in CREDIT_TYPES else 1) if is_money else 0 for kind, is_money in enumerate(table))
     for length, table in _IS_MONEY.items()
 }
+"""Per record length and type: 1 where the amount is what the card paid, -1 where it was given, 0 where none counts."""
 
 
 def single_cents(single: Single) -> int:
     """What `Summary.amounts_cents` says of such a record."""
     if single[2] != BODY_VERSION:
         return 0
-    return _SIGNS[single[1]][single[0]] * single[9]
+    return SIGNS[single[1]][single[0]] * single[9]
 
 
 def iter_money(payload: Buffer) -> Iterator[tuple[int, int, int, int, int, int]]:

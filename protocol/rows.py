@@ -34,6 +34,7 @@ ROW_BYTES_MAX: Final = HEADER.size + 8 * RECORDS_PER_FRAME_MAX + BODY_BYTES_MAX_
 
 _TRADE_TIMES: Final = tuple(struct.Struct(f"!{count}Q") for count in range(RECORDS_PER_FRAME_MAX + 1))
 _SINGLE: Final = struct.Struct(HEADER.format + "Q")
+_RUNS: Final = tuple(struct.Struct(f"{HEADER.format}{count}Q") for count in range(RECORDS_PER_FRAME_MAX + 1))
 _RECORDS: Final = int(RowKind.RECORDS)
 _KINDS: Final = frozenset(int(kind) for kind in RowKind)
 _KINDS_OF_RECORDS: Final = frozenset({int(RowKind.RECORDS), int(RowKind.SUSPECT)})
@@ -101,6 +102,15 @@ def encode_single(epoch: int, terminal: int, sequence: int, received_ms: int, tr
         )
         + record
     )
+
+
+def encode_run(
+    epoch: int, terminal: int, first: int, received_ms: int, trade_ms: Sequence[int], records: bytes
+) -> bytes:
+    """The same of consecutive records: as most frames of a backlog are packed."""
+    count = len(trade_ms)
+    head = (_RECORDS, FLAG_ANCHOR_KNOWN, epoch, terminal, first, first + count - 1, received_ms, count, 0, len(records))
+    return _RUNS[count].pack(*head, *trade_ms) + records
 
 
 def peek(data: bytes | memoryview) -> RowHead:

@@ -179,29 +179,23 @@ class SessionBase:
         if now_ms >= self._deadline_ms:
             self.tick(now_ms)
             return events
+        opener = self._opener
+        if opener is not None and isinstance(data, bytes) and self._decoder.is_between_frames:
+            # The short way: whole frames, each the one that may come next. What comes then is for the decoder to say.
+            offset, body_bytes_max = 0, self.body_bytes_max
+            while (message := opener.open_next(data, offset, body_bytes_max)) is not None:
+                events.append(message)
+                if opener.counter == SESSION_FRAMES_MAX:
+                    self.bye(ByeCode.REKEY)
+                    return events
+                offset += len(message) + opener.overhead_bytes
+                if offset == len(data):
+                    return events
+            data = data[offset:]
         self._take_all(self._decoder.feed(data), now_ms, events)
         if self._decoder.error is not None:
             self.fail(self._decoder.error)
         return events
-
-    def receive_whole(self, data: bytes, now_ms: int) -> bytes | None:
-        """The message, where `data` is exactly one sealed frame, the next one, and nothing is left of others before.
-
-        None: it is not so; nothing has happened, and `receive` must be asked. What comes of it is the same either way:
-        this is the short way of a live sale, which fills one packet.
-        """
-        opener = self._opener
-        if (
-            opener is None
-            or self.state is not _ESTABLISHED
-            or now_ms >= self._deadline_ms
-            or not self._decoder.is_between_frames
-        ):
-            return None
-        message = opener.open_whole(data, self.body_bytes_max)
-        if message is not None and opener.counter == SESSION_FRAMES_MAX:
-            self.bye(ByeCode.REKEY)
-        return message
 
     def line_silent(self, now_ms: int) -> list[Event]:
         """The line fell silent inside a frame: give it up, and return what it had swallowed (line only)."""

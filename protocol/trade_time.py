@@ -94,8 +94,10 @@ def trade_days(trade_times_ms: Sequence[int], utc_offset_ms: UtcOffset) -> list[
     return [(trade_ms + utc_offset_ms(trade_ms)) // MS_PER_DAY for trade_ms in trade_times_ms]
 
 
-class DayByMinute:
-    """`trade_day` of instants close to each other, as live sales are: the zone is asked twice a minute."""
+class KnownDay:
+    """`trade_day` of instants of one day, as those of live sales are and nearly all of a backlog: the zone is asked
+    three times a day.
+    """
 
     __slots__ = ("_day", "_from_ms", "_to_ms", "_utc_offset_ms")
 
@@ -106,12 +108,20 @@ class DayByMinute:
     def __call__(self, trade_ms: int) -> int:
         if self._from_ms <= trade_ms <= self._to_ms:
             return self._day
-        offset_ms, later_ms = self._utc_offset_ms(trade_ms), trade_ms + MS_PER_MINUTE
+        offset_ms = self._utc_offset_ms(trade_ms)
         day = (trade_ms + offset_ms) // MS_PER_DAY
+        from_ms = max(day * MS_PER_DAY - offset_ms, 0)
+        to_ms = (day + 1) * MS_PER_DAY - offset_ms - 1
         # The same offset at both ends was the same between them, for no zone changes twice within 24 hours.
-        if self._utc_offset_ms(later_ms) == offset_ms and (later_ms + offset_ms) // MS_PER_DAY == day:
-            self._from_ms, self._to_ms, self._day = trade_ms, later_ms, day
+        if self._utc_offset_ms(from_ms) == offset_ms == self._utc_offset_ms(to_ms):
+            self._from_ms, self._to_ms, self._day = from_ms, to_ms, day
         return day
+
+    def of_all(self, first_ms: int, last_ms: int) -> int | None:
+        """The day of all instants from the first to the last; None: there are several, or it is not known at once."""
+        if not self._from_ms <= first_ms <= self._to_ms:
+            self(first_ms)
+        return self._day if self._from_ms <= first_ms <= last_ms <= self._to_ms else None
 
 
 def booking_day(trade_day_: int, first_open_day: int, today: int) -> int:

@@ -30,9 +30,10 @@ from protocol.codes import RowKind
 from protocol.errors import Malformed, RemoteError
 from protocol.messages import Baseline, Tombstone, decode_up
 from protocol.ranges import Decision, Range, Verdict, agree
+from protocol.record_runs import read_run
 from protocol.records import LENGTH_OFFSET, Single, Summary, previous_seal, seal_of, single_cents, summarise, walk
-from protocol.rows import PackedRow, encode_single
-from protocol.trade_time import MS_PER_DS, DayByMinute, UtcOffset, measured_anchor_ms, trade_days, trade_times
+from protocol.rows import PackedRow, encode_run, encode_single
+from protocol.trade_time import MS_PER_DS, KnownDay, UtcOffset, measured_anchor_ms, trade_days, trade_times
 
 _INSERT_COUNTED: Final = "INSERT INTO counted (last_row, entries) VALUES (?, ?)"
 _INSERT_ROW: Final = "INSERT INTO rows (id, terminal, epoch, kind, first, last, bytes) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -55,7 +56,7 @@ class Acceptor:
         self._epochs = epochs
         self._stored = stored
         self._utc_offset_ms = utc_offset_ms
-        self._day_of = DayByMinute(utc_offset_ms)
+        self._day_of = KnownDay(utc_offset_ms)
         self._last_row = last_row
         """The highest id given out; the next is one more (AUTOINCREMENT holds that none comes twice)."""
         self._counted_times = counted_times(connection)
@@ -107,6 +108,10 @@ class Acceptor:
             outcome = self._live_sale(intake, intake.single)
             if outcome is not None:
                 return outcome
+        elif not intake.keep_as_suspect:
+            outcome = self._backlog(intake)
+            if outcome is not None:
+                return outcome
         payload = intake.payload
         found = summarise(payload)
         if found.terminal != intake.terminal or found.epoch != intake.epoch:
@@ -153,6 +158,33 @@ class Acceptor:
         self._epochs.note_row(state, _RECORDS, sequence, sequence, row)
         state.ranges.extend(tail, sequence, payload[-8:], trade_ms)
         self._counted.append(COUNTED.pack(terminal, epoch, self._day_of(trade_ms), kind, 1, single_cents(single)))
+        return Outcome(_ACCEPTED, *state.ack(intake.first_unacknowledged))
+
+    def _backlog(self, intake: RecordsIntake) -> Outcome | None:
+        """The same for a frame of records alike, of one trade day; None: it is not, and nothing was done."""
+        payload, terminal, epoch = intake.payload, intake.terminal, intake.epoch
+        run = read_run(payload, terminal, epoch)
+        if run is None:
+            return None
+        kind, boot, first, last, uptimes_ds, cents = run
+        state = self._epochs.get(terminal, epoch)
+        anchor_ms = state.anchors_ms.get(boot)
+        end_of_first = payload[LENGTH_OFFSET]
+        tail = state.ranges.tail_before(first, payload[end_of_first - 16 : end_of_first - 8])
+        if anchor_ms is None or tail is None or tail.trade_ms_last is None:
+            return None
+        times = [anchor_ms + MS_PER_DS * uptime_ds for uptime_ds in uptimes_ds]
+        if not tail.trade_ms_last <= times[0] <= times[-1] <= intake.received_ms or times != sorted(times):
+            return None
+        day = self._day_of.of_all(times[0], times[-1])
+        if day is None:
+            return None
+        data = encode_run(epoch, terminal, first, intake.received_ms, times, payload)
+        row = self._last_row = self._last_row + 1
+        self._rows.append((row, terminal, epoch, _RECORDS, first, last, data))
+        self._epochs.note_row(state, _RECORDS, first, last, row)
+        state.ranges.extend(tail, last, payload[-8:], times[-1])
+        self._counted.append(COUNTED.pack(terminal, epoch, day, kind, len(times), cents))
         return Outcome(_ACCEPTED, *state.ack(intake.first_unacknowledged))
 
     def _continue(self, intake: RecordsIntake, found: Summary, state: EpochState, tail: Range) -> Outcome:

@@ -126,7 +126,9 @@ class SpoolWriter:
             group.extend(lane)
             lane.clear()
             return self._queued_bytes
-        while lane and len(group) < intakes_max and size < bytes_max:
+        for _ in range(min(len(lane), intakes_max - len(group))):
+            if size >= bytes_max:
+                break
             pair = lane.popleft()
             size += pair[0].size_bytes
             group.append(pair)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
 
 from protocol.codes import Medium, RecordType, Suite
+from protocol.frame import Frame, FrameDecoder
 from protocol.handshake import Hello, TerminalIdentity
 from protocol.limits import CREDIT_MAX, SESSION_FRAMES_MAX, SESSION_MS_MAX
 from protocol.messages import Ack, plain_ack
 from protocol.records import SINGLE, single_cents, summarise
-from protocol.rows import PackedRow, encode_single
+from protocol.rows import PackedRow, encode_run, encode_single
 from protocol.session import FrontEndSession, TerminalSession
-from protocol.trade_time import DayByMinute, UtcOffset, fixed_offset, trade_day
+from protocol.trade_time import KnownDay, UtcOffset, fixed_offset, trade_day, trade_days
 from tests.protocol.test_session import (
     EPOCH,
     FRONTEND_NONCE,
@@ -30,8 +31,21 @@ from tests.protocol.test_session import (
 SEEDS: Final = range(40)
 
 
+def noting(taken: list[bool]) -> Callable[..., list[Frame]]:
+    """`FrameDecoder.feed`, which is the general way, and that it was gone."""
+    feed = FrameDecoder.feed
+
+    def feeds(decoder: FrameDecoder, data: bytes) -> list[Frame]:
+        taken.append(True)
+        return feed(decoder, data)
+
+    return feeds
+
+
 class Twins:
-    """One terminal, and two front-ends that get the same bytes: one by `receive` alone, one the short way first."""
+    """One terminal, and two front-ends that get the same bytes; one of them never goes the short way, which takes
+    `bytes` alone.
+    """
 
     def __init__(self, medium: Medium = Medium.TCP, suite: int = Suite.A) -> None:
         address = 17 if medium is Medium.LINE else 0
@@ -58,10 +72,12 @@ class Twins:
         assert self.short.established
 
     def feed(self, data: bytes, now_ms: int = START_MS) -> list[Any]:
-        expected = self.general.receive(data, now_ms)
-        message = self.short.receive_whole(data, now_ms)
-        self.taken_short += message is not None
-        found = self.short.receive(data, now_ms) if message is None else [message]
+        expected = self.general.receive(bytearray(data), now_ms)
+        taken: list[bool] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FrameDecoder, "feed", noting(taken))
+            found = self.short.receive(data, now_ms)
+        self.taken_short += 0 if taken else len(found)
         assert found == expected
         assert facts(self.short) == facts(self.general)
         return expected
@@ -120,7 +136,8 @@ def mischief(rng: random.Random, frames: list[bytes]) -> bytes:
 def chunks(rng: random.Random, stream: bytes, frames: list[bytes]) -> Iterator[bytes]:
     """Cut as a network may: at frames, anywhere, or byte by byte."""
     how = rng.randrange(3)
-    sizes = iter([len(frame) for frame in frames] if how == 0 else [])
+    several = rng.randint(1, 3)
+    sizes = iter([len(frame) * several for frame in frames] if how == 0 else [])
     position = 0
     while position < len(stream):
         size = next(sizes, None) or (1 if how == 1 else rng.randint(1, 300))
@@ -148,6 +165,18 @@ def test_whole_frames_do_go_the_short_way_but_for_lines() -> None:
         for frame in twins.frames([bytes(100)] * 5):
             assert twins.feed(frame) == [bytes(100)]
         assert twins.taken_short == expected
+
+
+def test_several_frames_at_once_go_the_short_way_and_what_is_left_the_general_one() -> None:
+    twins = Twins()
+    frames = twins.frames([bytes((each,)) * 900 for each in range(5)])
+    assert len(twins.feed(b"".join(frames[:3]))) == twins.taken_short == 3
+    assert len(twins.feed(frames[3] + frames[4][:-1])) == 1
+    assert twins.taken_short == 3
+    assert len(twins.feed(frames[4][-1:])) == 1
+    (after,) = twins.frames([b"short again"])
+    twins.feed(after)
+    assert twins.taken_short == 4
 
 
 @pytest.mark.parametrize("offset", range(12 + 20 + 16))
@@ -208,6 +237,22 @@ def test_a_row_of_one_record_has_the_bytes_of_the_page() -> None:
     assert encode_single(3, 1001, 7, 1_790_000_000_000, 1_789_999_999_000, record) == row.encode()
 
 
+def test_a_row_of_records_alike_has_the_bytes_of_the_page() -> None:
+    times = [1_789_999_999_000, 1_789_999_999_000, 1_789_999_999_900]
+    row = PackedRow(
+        kind=1,
+        terminal=1001,
+        epoch=3,
+        first=7,
+        last=9,
+        received_ms=1_790_000_000_000,
+        payload=bytes(range(192)),
+        trade_ms=times,
+        anchor_known=True,
+    )
+    assert encode_run(3, 1001, 7, 1_790_000_000_000, times, bytes(range(192))) == row.encode()
+
+
 @pytest.mark.parametrize("credit", [0, 1, CREDIT_MAX])
 def test_a_plain_ack_has_the_bytes_of_the_page(credit: int) -> None:
     assert plain_ack(3, 77, 70, credit) == Ack(3, 77, 70, credit).encode()
@@ -219,11 +264,35 @@ def summer_time(utc_ms: int) -> int:
 
 
 @pytest.mark.parametrize("offset", [fixed_offset(480), fixed_offset(-210), summer_time], ids=["+8", "-3:30", "summer"])
-def test_days_by_the_minute_are_days(offset: UtcOffset) -> None:
+def test_days_that_are_known_are_days(offset: UtcOffset) -> None:
     rng = random.Random(1)
-    day_of = DayByMinute(offset)
+    day_of = KnownDay(offset)
     for start_ms in (0, 1_700_000_000_000, 1_789_999_950_000, 1_790_000_000_000 - 57_600_000):
         moment_ms = start_ms
         for _ in range(4000):
             assert day_of(moment_ms) == trade_day(moment_ms, offset), moment_ms
             moment_ms = max(0, moment_ms + rng.choice((0, 1, 17, 500, 40_000, 3_600_000, -59_000)))
+
+
+def going_back(utc_ms: int) -> int:
+    """Half an hour back, a quarter of an hour into a day: it is yesterday once more."""
+    return 0 if utc_ms < 20_000 * 86_400_000 + 900_000 else -1_800_000
+
+
+@pytest.mark.parametrize(
+    "offset", [fixed_offset(480), fixed_offset(-210), summer_time, going_back], ids=["+8", "-3:30", "summer", "back"]
+)
+def test_one_day_for_all_is_the_day_of_each(offset: UtcOffset) -> None:
+    rng = random.Random(2)
+    day_of = KnownDay(offset)
+    known = 0
+    for start_ms in (0, 1_700_000_000_000, 20_000 * 86_400_000, 1_789_999_950_000):
+        for _ in range(2000):
+            times = sorted(max(0, start_ms + rng.randint(-90_000_000, 90_000_000)) for _ in range(3))
+            if rng.random() < 0.7:
+                times = [times[0], times[0] + rng.randint(0, 60_000), times[0] + rng.randint(60_000, 4_000_000)]
+            day = day_of.of_all(times[0], times[-1])
+            if day is not None:
+                known += 1
+                assert trade_days(times, offset) == [day] * 3, times
+    assert known > 1000

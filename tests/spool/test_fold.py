@@ -152,6 +152,32 @@ def test_a_head_that_was_read_before_makes_no_difference(tmp_path: Path, groups:
     general.close()
 
 
+def test_records_alike_that_are_read_at_one_glance_make_no_difference(
+    tmp_path: Path, groups: list[list[Intake]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_path, general_path = tmp_path / "short" / "spool.db", tmp_path / "general" / "spool.db"
+    taken = []
+    backlog = accepting.Acceptor._backlog
+
+    def notes(acceptor: accepting.Acceptor, intake: RecordsIntake) -> Outcome | None:
+        taken.append(backlog(acceptor, intake))
+        return taken[-1]
+
+    monkeypatch.setattr(accepting.Acceptor, "_backlog", notes)
+    short, short_outcomes = run(short_path, groups)
+    assert {OutcomeKind.ACCEPTED, None} == {outcome and outcome.kind for outcome in taken}
+    monkeypatch.setattr(accepting.Acceptor, "_backlog", lambda *_: None)
+    general, general_outcomes = run(general_path, groups)
+    assert short_outcomes == general_outcomes
+    assert looks(short, short_path) == looks(general, general_path)
+    ours, theirs = short.claim(), general.claim()
+    assert ours is not None
+    assert theirs is not None
+    assert ours.rows == theirs.rows
+    short.close()
+    general.close()
+
+
 def test_a_spool_of_version_1_is_taken_on(tmp_path: Path, groups: list[list[Intake]]) -> None:
     path = tmp_path / "one" / "spool.db"
     spool, _ = run(path, groups)
