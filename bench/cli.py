@@ -79,6 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
     if arguments.markdown:
         print(as_markdown(goals))
+        print(*notes, sep="\n", file=sys.stderr)
     else:
         show(goals, notes, console)
     if arguments.json:
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a slice of every row, to see that all works; no figures")
     parser.add_argument("--json", metavar="FILE", help="write goals and details there")
     parser.add_argument("--picture", metavar="FILE", help="write the goals there as SVG")
-    parser.add_argument("--markdown", action="store_true", help="print the table as docs/performance.md has it")
+    parser.add_argument("--markdown", action="store_true", help="print the table as markdown, its notes on stderr")
     parser.add_argument("--work-dir", metavar="DIR", help="on the disk to be measured; emptied again")
     return parser
 

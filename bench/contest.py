@@ -34,7 +34,7 @@ class Contest:
         self._sockets = self._stack.enter_context(socket_directory())
         self._generator = self._stack.enter_context(Child("bench.generator", generator_core))
         self._intakes: dict[str, Child] = {}
-        self._commits: dict[str, tuple[Child, dict[str, Any]]] = {}
+        self._alone: dict[str, tuple[Child, dict[str, Any]]] = {}
         self._per_frame: dict[str, int] = {}
         self._beside: dict[str, Beside] = {}
         self.runs: dict[str, list[Found]] = {}
@@ -50,14 +50,18 @@ class Contest:
     # -- sides
 
     def intake(
-        self, name: str, terminals: int, *, records_per_frame: int = 1, outstanding: int = 1, **settings: Any
-    ) -> Found:
-        """A front-end and its terminals; `settings` are those of `bench.intake_server`."""
+        self, name: str, terminals: int, *, records_per_frame: int = 1, outstanding: int = 1,
+        core: int | None = None, **settings: Any,
+    ) -> Found:  # fmt: skip
+        """A front-end and its terminals; `settings` are those of `bench.intake_server`. `core`: another one than that
+        of all servers.
+        """
         site = BenchSite(terminals).as_json()
         directory = self._directory / name
         directory.mkdir()
         control = f"{self._sockets}/{len(self._intakes)}"
-        child = self._child("bench.intake_server", site=site, directory=str(directory), control=control, **settings)
+        config = {"site": site, "directory": str(directory), "control": control, **settings}
+        child = self._child("bench.intake_server", core, **config)
         facts = child.hear()
         self._intakes[name] = child
         facts |= {
@@ -69,6 +73,12 @@ class Contest:
         self._add(name, records_per_frame, kind="intake", **facts)
         self._progress(f"{name}: {terminals:,} terminals logged in")
         return facts
+
+    def together(self, name: str, of: Sequence[str]) -> None:
+        """Intakes with one record outstanding loaded at the same time, as one side in the place of their own."""
+        self._add(name, self._per_frame[of[0]], kind="together", of=list(of))
+        for each in of:
+            del self.runs[each]
 
     def echo(self, name: str, of: str) -> Found:
         """An echo of the frames of an intake."""
@@ -91,17 +101,23 @@ class Contest:
         directory = self._directory / name
         directory.mkdir()
         child = self._child("bench.commits", directory=str(directory))
-        self._commits[name] = child, {"rows": rows, "row_bytes": row_bytes, "commits_max": commits_max}
-        self._per_frame[name] = records
+        self.alone(name, child, records, rows=rows, row_bytes=row_bytes, commits_max=commits_max)
+
+    def alone(self, name: str, child: Child, records_each: int, **request: Any) -> None:
+        """A side that needs no generator: a process that answers the request with how much it did a second, in pieces
+        of so many records.
+        """
+        self._alone[name] = child, request
+        self._per_frame[name] = records_each
         self.runs[name] = []
 
     def beside(self, name: str, what: Beside) -> None:
         """Something that goes on while that side is measured."""
         self._beside[name] = what
 
-    def _child(self, module: str, **config: Any) -> Child:
+    def _child(self, module: str, core: int | None = None, **config: Any) -> Child:
         with undisturbed():
-            return self._stack.enter_context(Child(module, self._server_core, **config))
+            return self._stack.enter_context(Child(module, self._server_core if core is None else core, **config))
 
     def _add(self, name: str, records_per_frame: int, **config: Any) -> None:
         self._generator.ask(do="add", name=name, records_per_frame=records_per_frame, **config)
@@ -126,9 +142,9 @@ class Contest:
         return {name: summary(runs, self._per_frame[name]) for name, runs in self.runs.items()}
 
     def _round(self, name: str, seconds: float) -> None:
-        if name in self._commits:
-            child, settings = self._commits[name]
-            found = child.ask(seconds=seconds, **settings)
+        if name in self._alone:
+            child, request = self._alone[name]
+            found = child.ask(seconds=seconds, **request)
         else:
             self._generator.ask(do="prepare", name=name, seconds=seconds)
             with self._beside.get(name, nullcontext)():

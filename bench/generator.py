@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.children import BenchFailed, config_from_stdin, requests, say
-from bench.sides import Echo, Intake, Mqtt, Side
+from bench.sides import Echo, Intake, Mqtt, Side, Together
 
 
 class Generator:
@@ -34,10 +34,15 @@ class Generator:
                 return Intake(config)
             case "mqtt":
                 return Mqtt(config)
+            case "together":
+                return Together([self._intake(name) for name in config["of"]])
             case _:
-                intake = self._sides[config["of"]]
-                assert isinstance(intake, Intake)
-                return Echo(config, intake)
+                return Echo(config, self._intake(config["of"]))
+
+    def _intake(self, name: str) -> Intake:
+        side = self._sides[name]
+        assert isinstance(side, Intake)
+        return side
 
     def close(self) -> None:
         for side in self._sides.values():

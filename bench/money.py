@@ -30,6 +30,8 @@ MERCHANTS: Final = 40
 SPOOL_ID: Final = bytes(range(16))
 NOW_MS: Final = 1_790_000_000_000
 SALE_EVERY_MS: Final = 3
+BOOT: Final = 1
+MS_PER_DS: Final = 100
 
 
 @dataclass(slots=True)
@@ -57,10 +59,22 @@ class Till:
     times_ms: list[int] = field(default_factory=list)
 
 
-class Town:
-    """Terminals, cards and the keys of their ledger; everything follows from `seed`."""
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """One frame of a terminal, as a front-end gets it."""
 
-    def __init__(self, *, terminals: int, cards: int, seed: int) -> None:
+    terminal: int
+    first: int
+    last: int
+    payload: bytes
+    trade_ms: tuple[int, ...]
+    received_ms: int
+
+
+class Town:
+    """Terminals, cards and the keys of their ledger; everything follows from `seed` and the hour of the first sale."""
+
+    def __init__(self, *, terminals: int, cards: int, seed: int, now_ms: int = NOW_MS) -> None:
         self._random = random.Random(seed)
         draw = self._random.randbytes
         seal_master, tac_master, root, signing = draw(KEY_BYTES), draw(KEY_BYTES), draw(32), draw(32)
@@ -79,7 +93,7 @@ class Town:
         )
         self.cards = [self._card(number, tac_master) for number in range(1, cards + 1)]
         self.tills = [self._till(FIRST_TERMINAL + at, at, seal_master) for at in range(terminals)]
-        self.now_ms = NOW_MS
+        self.now_ms = self.booted_ms = now_ms
         self._next_row = 1
 
     @staticmethod
@@ -108,19 +122,26 @@ class Town:
 
         `in_order`: no card pays at a second terminal before its first has uploaded.
         """
+        frames = self.uploads(records, per_frame=per_frame, in_order=in_order)
+        rows = [_row(row_id, frame) for row_id, frame in enumerate(frames, self._next_row)]
+        self._next_row += len(rows)
+        return list(_cut(rows))
+
+    def uploads(self, records: int, *, per_frame: int, in_order: bool = False) -> Iterator[Uploaded]:
+        """The same before it is cut: frames as they reach a front-end."""
         rounds = max(1, records // (len(self.tills) * per_frame))
-        rows: list[Row] = []
         for _ in range(rounds):
             sales = [till for _ in range(per_frame) for till in self.tills]
             for till in sorted(sales, key=lambda each: each.number) if in_order else sales:
                 self._sell(till)
-            rows += [self._frame(till) for till in self.tills]
-        return list(_cut(rows))
+            for till in self.tills:
+                yield self._frame(till)
 
     def _sell(self, till: Till) -> None:
         card = self._random.choice(self.cards)
         cents = self._random.randrange(100, 3_000)
         self.now_ms += SALE_EVERY_MS
+        uptime_ds = (self.now_ms - self.booted_ms) // MS_PER_DS
         card.counter += 1
         card.balance_cents -= cents
         till.sequence += 1
@@ -131,8 +152,8 @@ class Town:
             balance_after=card.balance_cents,
         )  # fmt: skip
         head = RecordHead(
-            type=RecordType.PURCHASE, epoch=EPOCH, boot=1, terminal=till.number, sequence=till.sequence,
-            uptime_ds=0, clock_ms=self.now_ms, running_count=till.sequence, running_sum_cents=till.sum_cents,
+            type=RecordType.PURCHASE, epoch=EPOCH, boot=BOOT, terminal=till.number, sequence=till.sequence,
+            uptime_ds=uptime_ds, clock_ms=self.now_ms, running_count=till.sequence, running_sum_cents=till.sum_cents,
         )  # fmt: skip
         body = Purchase(
             till.merchant, card.number, card.uid, KEY_VERSION, cents, card.balance_cents, card.counter, CURRENCY,
@@ -141,18 +162,25 @@ class Town:
         record = encode_record(head, body, till.last_seal, till.key)
         till.last_seal = seal_of(record)
         till.waiting.append(record)
-        till.times_ms.append(self.now_ms)
+        till.times_ms.append(self.booted_ms + uptime_ds * MS_PER_DS)
 
-    def _frame(self, till: Till) -> Row:
-        first = till.sequence - len(till.waiting) + 1
-        row = PackedRow(
-            kind=RowKind.RECORDS, terminal=till.number, epoch=EPOCH, first=first, last=till.sequence,
-            received_ms=self.now_ms, payload=b"".join(till.waiting), trade_ms=tuple(till.times_ms), anchor_known=True,
+    def _frame(self, till: Till) -> Uploaded:
+        frame = Uploaded(
+            terminal=till.number, first=till.sequence - len(till.waiting) + 1, last=till.sequence,
+            payload=b"".join(till.waiting), trade_ms=tuple(till.times_ms), received_ms=self.now_ms,
         )  # fmt: skip
         till.waiting.clear()
         till.times_ms.clear()
-        row_id, self._next_row = self._next_row, self._next_row + 1
-        return row_id, row.encode()
+        return frame
+
+
+def _row(row_id: int, frame: Uploaded) -> Row:
+    """As the spool would pack it."""
+    row = PackedRow(
+        kind=RowKind.RECORDS, terminal=frame.terminal, epoch=EPOCH, first=frame.first, last=frame.last,
+        received_ms=frame.received_ms, payload=frame.payload, trade_ms=frame.trade_ms, anchor_known=True,
+    )  # fmt: skip
+    return row_id, row.encode()
 
 
 def _cut(rows: list[Row]) -> Iterator[BatchMessage]:

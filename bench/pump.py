@@ -17,7 +17,7 @@ import gc
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Final
@@ -102,16 +102,16 @@ class Line:
 
 
 class Pump:
-    """Connections to one server.
+    """Connections to one server, or to several that are loaded together.
 
     Args:
-        server_pid: whose CPU time is reckoned.
+        server_pids: whose CPU times are reckoned, in one sum.
         reply_bytes: of one reply; every frame gets one.
     """
 
-    def __init__(self, lines: list[Line], server_pid: int, reply_bytes: int) -> None:
+    def __init__(self, lines: list[Line], server_pids: Sequence[int], reply_bytes: int) -> None:
         self._lines = lines
-        self._server_pid = server_pid
+        self._server_pids = server_pids
         self._reply_bytes = reply_bytes
         self._poll = select.epoll()
         highest = max(line.socket.fileno() for line in lines)
@@ -159,7 +159,7 @@ class Pump:
         unread, unread_max = [0] * len(self._by_fd), REPLIES_UNREAD if rests else 1
         arrivals: list[tuple[float, list[tuple[int, int]]]] = []
         ran_out, fd = False, -1
-        cpu, server_cpu, waited = time.process_time(), cpu_seconds(self._server_pid), waited_seconds(self._server_pid)
+        cpu, server_cpu, waited = time.process_time(), self._servers(cpu_seconds), self._servers(waited_seconds)
         started = clock()
         end = started + seconds
         for line in self._lines:
@@ -187,13 +187,16 @@ class Pump:
                 if ahead_seconds > REST_SECONDS or len(events) < REST_BELOW:
                     time.sleep(max(ahead_seconds, REST_SECONDS))
         took = clock() - started
-        cpu, server_cpu = time.process_time() - cpu, cpu_seconds(self._server_pid) - server_cpu
-        busy = server_cpu + waited_seconds(self._server_pid) - waited
+        cpu, server_cpu = time.process_time() - cpu, self._servers(cpu_seconds) - server_cpu
+        busy = server_cpu + self._servers(waited_seconds) - waited
         latencies_ms = self._latencies_ms(arrivals, started)
         for line in self._lines:
             line.sent += 1
             self._unread_bytes += self._reply_bytes
         return Run(len(latencies_ms), took, latencies_ms, cpu / took, server_cpu / took, busy / took, ran_out)
+
+    def _servers(self, seconds_of: Callable[[int], float]) -> float:
+        return sum(seconds_of(pid) for pid in self._server_pids)
 
     def _read(self, fd: int) -> None:
         line = self._by_fd[fd]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bench.plan import Row
+from bench.row_chain import chain
 from bench.row_fleet import loops, many
 from bench.row_live import live, one
 from bench.row_memory import memory
@@ -12,16 +13,19 @@ from bench.row_posting import posting_rows
 from bench.row_recovery import recovery, slow_disk
 from bench.row_start import start
 from bench.row_watched import watched
+from bench.row_workers import workers
 
 ROWS: Final[dict[str, Row]] = {
     "live": live,
     "one": one,
     "recovery": recovery,
     "posting": posting_rows,
+    "chain": chain,
     "memory": memory,
     "many": many,
     "loops": loops,
     "slow-disk": slow_disk,
     "start": start,
     "watched": watched,
+    "workers": workers,
 }

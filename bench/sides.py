@@ -50,15 +50,21 @@ class Intake:
         self.terminals = logged_in(BenchSite(**config["site"]), config["address"])
         self._at_least = 2 * config["outstanding"]
         self._per_second = 0.0
+        self.server_pid: int = config["pid"]
         self._lines: Sequence[Line | AckedLine]
         self._pump: Pump | WindowPump
         if config["outstanding"] == 1:
             self._lines = lines = [Line(each.socket, each.frames, each.replies) for each in self.terminals]
-            self._pump = Pump(lines, config["pid"], ACK_FRAME_BYTES)
+            self._pump = Pump(lines, [config["pid"]], ACK_FRAME_BYTES)
         else:
             window, records = config["outstanding"], self._records_per_frame
             self._lines = acked = [AckedLine(each, window, records) for each in self.terminals]
             self._pump = WindowPump(acked, config["pid"])
+
+    @property
+    def lines(self) -> list[Line]:
+        """With one frame outstanding, for a pump that loads others too."""
+        return [line for line in self._lines if isinstance(line, Line)]
 
     def prepare(self, seconds: float) -> None:
         """Seal for a round of that length; the warm-up's number where no rate is known."""
@@ -73,16 +79,45 @@ class Intake:
 
     def run(self, seconds: float) -> Run:
         run = self._pump.run(seconds)
-        self._per_second = max(self._per_second, run.rate)
+        self.check(run.rate)
+        return run
+
+    def check(self, rate: float) -> None:
+        """What was counted were acknowledgements of what was sent; `rate` tells how much to seal for the next round."""
+        self._per_second = max(self._per_second, rate)
         for terminal, line in zip(self.terminals, self._lines, strict=True):
             terminal.sent = line.sent * self._records_per_frame
             terminal.check_replies()
             if isinstance(line, AckedLine):
                 line.drop_sent()
-        return run
 
     def facts(self) -> dict[str, Any]:
         return {"acknowledged": sum(terminal.acknowledged for terminal in self.terminals)}
+
+    def close(self) -> None:
+        self._pump.close()
+
+
+class Together:
+    """Several front-ends at once, each with the terminals it has."""
+
+    def __init__(self, intakes: list[Intake]) -> None:
+        self._intakes = intakes
+        lines = [line for intake in intakes for line in intake.lines]
+        self._pump = Pump(lines, [intake.server_pid for intake in intakes], ACK_FRAME_BYTES)
+
+    def prepare(self, seconds: float) -> None:
+        for intake in self._intakes:
+            intake.prepare(seconds)
+
+    def run(self, seconds: float) -> Run:
+        run = self._pump.run(seconds)
+        for intake in self._intakes:
+            intake.check(run.rate)  # one may get more than its share, and has frames for that
+        return run
+
+    def facts(self) -> dict[str, Any]:
+        return {}
 
     def close(self) -> None:
         self._pump.close()
@@ -147,7 +182,7 @@ class Echo:
         intake.prepare(0)
         frames = [list(terminal.frames) for terminal in intake.terminals]
         lines = [Line(connect(config["address"], number), each, None) for number, each in enumerate(frames)]
-        self._pump = Pump(lines, config["pid"], len(frames[0][0]))
+        self._pump = Pump(lines, [config["pid"]], len(frames[0][0]))
 
     def prepare(self, seconds: float) -> None:
         """Frames are sent over and over."""

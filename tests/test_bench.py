@@ -12,13 +12,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench.children import filesystem_of
+from bench.children import BenchFailed, filesystem_of
 from bench.plan import Plan
+from bench.row_chain import chain
 from bench.row_recovery import recovery
+from ledger_sync.spool.reader import SpoolReader
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = ["goal", "what", "floor", "aim", "result", "met", "generator_cpu"]
-GOALS = [1, 1, 2, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10]
+GOALS = [1, 1, 2, 2, 2, 3, 4, 5, 6, 7, 7, 7, 8, 9, 10, 10]
 TINY = ["--terminals", "4", "--many", "8", "--seconds", "0.2", "--rounds", "1"]
 NOT_DURABLE = "the bench refuses to measure durability in memory"
 
@@ -52,6 +54,8 @@ def test_every_row_runs_and_the_bench_writes_the_documented_json_and_a_picture(t
         assert held["records"] == held["acknowledged"] > 0
     assert document["details"]["recovery"]["recovery"]["per_second"] > 0
     assert len(document["details"]["start"]["accepted_s"]) == 1
+    assert document["details"]["chain"]["records"] == 4 * 2 * (64 + 24)  # warm-up and one round of both sides
+    assert document["details"]["workers"]["ratio"] > 0
     assert "generator" in done.stdout
     assert "pinned" in done.stdout
     assert len(ET.fromstring(drawn.read_text("utf-8")).findall(".//{*}text")) > len(GOALS)
@@ -80,6 +84,18 @@ def test_without_a_broker_goal_2_claims_nothing_and_says_how_to_get_one(
         assert (goal.result, goal.met, goal.verdict) == (None, False, "no Mosquitto")
     assert any("apt-get install mosquitto" in note for note in measured.notes)
     assert measured.goals[3].result is not None
+
+
+def test_a_chain_whose_ledger_has_not_posted_what_the_spool_holds_is_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if filesystem_of(str(tmp_path)) == "tmpfs":
+        pytest.skip(NOT_DURABLE)
+    true_totals = SpoolReader.totals
+    monkeypatch.setattr(SpoolReader, "totals", lambda spool: true_totals(spool)[1:])
+    with pytest.raises(BenchFailed, match=r"the spool holds 176 records of .* the ledger 352 of"):
+        chain(Plan(2, 4, 0.2, 1, str(tmp_path)), lambda _: None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_bench_leaves_no_process_and_no_file(tmp_path: Path) -> None:
