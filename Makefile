@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench kills simulate fuzz fuzz-atheris lock clean
+.PHONY: help demo test check bench kills simulate images fuzz fuzz-atheris lock clean bench-hostile storm sabotage
 
 ARGS ?=
 SEEDS ?= 100
@@ -30,9 +30,13 @@ help:
 	@echo 'make demo    a canteen sells through an outage; three totals are compared'
 	@echo 'make test    all tests                      ARGS="-k name -x"'
 	@echo 'make check   linter, formatter, types       ARGS="paths" to narrow it'
-	@echo 'make bench   measurements                   ARGS="--help"'
+	@echo 'make bench   the goals beside their anchors, some minutes   ARGS="--help"'
+	@echo 'make bench-hostile  attacks on the real server, a minute each             ARGS="--seconds 5"'
+	@echo 'make storm   ten thousand terminals come back at one moment, real sockets'
 	@echo 'make kills   processes are killed at drawn moments, totals are compared     KILLS=200 SEED=7'
 	@echo 'make simulate  whole sites under virtual time, with faults   SEEDS=1000 FIRST_SEED=0'
+	@echo 'make images  power cuts at every write of spool and ledger, reopened   IMAGES=100000 SEED=7'
+	@echo 'make sabotage  search the seeds for every planted bug, and write the table of docs/reliability.md'
 	@echo 'make fuzz    bent bytes and hostile sequences on every decoder and state machine    FRAMES=100000000 SEED=1'
 	@echo 'make fuzz-atheris  one decoder, guided by coverage     TARGET="packed row" SECONDS=60'
 	@echo 'make lock    resolve pyproject.toml again into the two lock files'
@@ -54,11 +58,22 @@ check: $(VENV)/.dev
 bench: $(VENV)/.runtime
 	@$(PY) -m bench $(ARGS)
 
+bench-hostile: $(VENV)/.runtime
+	@$(PY) -m bench.hostile $(ARGS)
+
+storm: $(VENV)/.runtime
+	@$(PY) -m bench.storm $(ARGS)
+
 kills: $(VENV)/.dev
 	@$(PY) -m tests.kills $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 simulate: $(VENV)/.dev
 	@$(PY) -m tests.simulation --seeds $(SEEDS) --first $(FIRST_SEED) $(ARGS)
+
+images: $(VENV)/.dev
+	@$(PY) -m tests.crash_images $(if $(IMAGES),--images $(IMAGES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+sabotage: $(VENV)/.dev
+	@$(PY) -m tests.simulation.sabotage --write $(ARGS)
 
 fuzz: $(VENV)/.dev
 	@$(PY) -m tests.fuzz --frames $(FRAMES) $(if $(SEED),--seed $(SEED)) $(ARGS)

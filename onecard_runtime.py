@@ -16,10 +16,11 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final, TypeVar
 
 from onecard_network import BACKLOG, RealNetwork, split_address
@@ -146,13 +147,22 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 class ThreadExecutor:
-    """`Executor` with one thread; results come back as callbacks of the loop."""
+    """`Executor` with one thread; results come back as callbacks of the loop.
+
+    A plain queue and thread: a pool's futures and conditions cost more than a small commit does besides its sync.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name)
+        self._thread.start()
 
     def submit(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        if self._closed:
+            raise RuntimeError("work for an executor that is closed")
+
         def run() -> None:
             result: T | None = None
             error: BaseException | None = None
@@ -164,10 +174,18 @@ class ThreadExecutor:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(done, result, error)
 
-        self._pool.submit(run)
+        self._work.put(run)
+
+    def _run(self) -> None:
+        while (run := self._work.get()) is not None:
+            run()
+            del run  # what it holds must not live on until the next work comes
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True)
+        if not self._closed:
+            self._closed = True
+            self._work.put(None)
+        self._thread.join()
 
 
 class Runtime:

@@ -7,7 +7,7 @@ import sys
 from typing import cast
 
 from bench.children import config_from_stdin, say
-from onecard_runtime import BACKLOG, Runtime
+from onecard_runtime import BACKLOG, Runtime, limit_process
 
 
 class Echo(asyncio.Protocol):
@@ -22,6 +22,7 @@ class Echo(asyncio.Protocol):
 
 def main() -> None:
     config_from_stdin()
+    limit_process()
     runtime = Runtime()  # only for its loop: uvloop where the server has it too
 
     async def serve() -> None:

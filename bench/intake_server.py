@@ -11,15 +11,17 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from bench import slow_disk
 from bench.children import config_from_stdin, say
 from bench.site import FRONTEND, KEY_VERSION, SITE, BenchSite
+from bench.slow_disk import SlowDisk
 from frontend_server.keys import FrontendKeys
 from frontend_server.server import FrontendServer
 from frontend_server.settings import FrontendSettings
 from ledger_sync.link.forwarder import Forwarder
 from ledger_sync.link.settings import ForwarderSettings
 from ledger_sync.spool import Spool, SpoolWriter
-from onecard_runtime import Runtime
+from onecard_runtime import Runtime, limit_process
 from onecard_site import utc_offset_of
 from protocol.mac import MacKey
 
@@ -35,8 +37,9 @@ def log(event: str, /, **facts: object) -> None:
 class Subject:
     """One life of the server."""
 
-    def __init__(self, runtime: Runtime, site: BenchSite, directory: Path) -> None:
+    def __init__(self, runtime: Runtime, site: BenchSite, directory: Path, control: str, fsync_delay_ms: float) -> None:
         self._runtime = runtime
+        self._disk = SlowDisk(fsync_delay_ms) if fsync_delay_ms else None
         batch_key = bytes.fromhex(site.batch_key)
 
         def free_bytes() -> tuple[int, int]:
@@ -53,6 +56,7 @@ class Subject:
             files=runtime.files,
             log=log,
             free_bytes=free_bytes,
+            vfs=slow_disk.NAME if self._disk else None,
         )
         self._writer = SpoolWriter(self._spool, executor=runtime.executor("spool"), clock=runtime.clock, log=log)
         forwarder = Forwarder(
@@ -74,7 +78,7 @@ class Subject:
                 frontend=FRONTEND,
                 site=SITE,
                 listen_address="127.0.0.1:0",
-                control_address=str(directory / "frontend.sock"),
+                control_address=control,
                 cache_dir=str(directory),
             ),
             keys=FrontendKeys({KEY_VERSION: bytes.fromhex(site.link_master)}, batch_key),
@@ -113,7 +117,10 @@ def main() -> None:
     config = config_from_stdin()
     site = BenchSite(**config["site"])
     directory = Path(config["directory"])
-    sys.exit(Runtime(log=log).run(lambda runtime: Subject(runtime, site, directory).start()))
+    limit_process()
+    runtime = Runtime(log=log, plain_asyncio=config.get("plain_asyncio", False))
+    delay_ms: float = config.get("fsync_delay_ms", 0)
+    sys.exit(runtime.run(lambda started: Subject(started, site, directory, config["control"], delay_ms).start()))
 
 
 if __name__ == "__main__":

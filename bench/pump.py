@@ -6,7 +6,8 @@ Nearly all of its time is the kernel's (a plain C loop on the same sockets costs
   goes out at once and replies are read later, many at a time (and only before a send: read in between, a reply that
   epoll has not reported yet would never be). After the clock every reply is read, counted in bytes and (where it is an
   ACK) opened, so that nothing was counted which was not there.
-- Where few replies have come it rests for a moment, so that one wake-up serves many.
+- Where few replies have come it rests for a moment, so that one wake-up serves many; and wherever it would use so much
+  of its core that the row could claim nothing.
 - Arrivals are kept as epoll gave them; latencies are reckoned after the clock.
 """
 
@@ -21,12 +22,15 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Final
 
-from bench.children import BenchFailed, cpu_seconds
+from bench.children import BenchFailed, cpu_seconds, waited_seconds
 
 EVENTS_MAX: Final = 128  # a batch that stays in the cache
 REST_SECONDS: Final = 0.0002  # of about 10 ms that a frame is under way among 1,000
 REST_BELOW: Final = 64  # replies at once
 REST_FROM_CONNECTIONS: Final = 256  # with fewer outstanding the server would wait for us
+GENERATOR_SHARE_MAX: Final = 0.74
+"""Of its core: below the share at which a row claims nothing. An echo costs the sender as much as the echo, so that a
+saturated one would have a saturated generator; it is slowed down, and the row reckons with the echo's share."""
 REPLIES_UNREAD: Final = 48  # a connection; a few KB, far below any window
 READ_BYTES: Final = 65_536
 SETTLE_SECONDS_MAX: Final = 20.0
@@ -41,11 +45,13 @@ class Run:
     """Replies that came within the time."""
     seconds: float
     latencies_ms: list[float]
-    """Sorted."""
+    """Sorted; empty where several frames are outstanding."""
     generator_cpu: float
     """Share of the generator's core."""
     server_cpu: float
     """Share of the server's core."""
+    server_busy: float
+    """Share of the time in which the server had something to do: on its core, or waiting for it behind other work."""
     ran_out: bool
     """There were no more frames before the time was up; the time ends there."""
 
@@ -65,6 +71,20 @@ class Run:
     def percentile_ms(self, share: float) -> float:
         """0.5 is the median."""
         return self.latencies_ms[min(int(share * len(self.latencies_ms)), len(self.latencies_ms) - 1)]
+
+    def as_json(self) -> dict[str, float | bool]:
+        facts: dict[str, float | bool] = {
+            "per_second": self.rate,
+            "server_us": self.server_us,
+            "server_cpu": self.server_cpu,
+            "server_busy": self.server_busy,
+            "generator_us": self.generator_us,
+            "generator_cpu": self.generator_cpu,
+            "ran_out": self.ran_out,
+        }
+        if self.latencies_ms:
+            facts |= {"p50_ms": self.percentile_ms(0.50), "p99_ms": self.percentile_ms(0.99)}
+        return facts
 
 
 class Line:
@@ -139,7 +159,7 @@ class Pump:
         unread, unread_max = [0] * len(self._by_fd), REPLIES_UNREAD if rests else 1
         arrivals: list[tuple[float, list[tuple[int, int]]]] = []
         ran_out, fd = False, -1
-        cpu, server_cpu = time.process_time(), cpu_seconds(self._server_pid)
+        cpu, server_cpu, waited = time.process_time(), cpu_seconds(self._server_pid), waited_seconds(self._server_pid)
         started = clock()
         end = started + seconds
         for line in self._lines:
@@ -162,15 +182,18 @@ class Pump:
                 ran_out = True
                 break
             arrivals.append((now, events))
-            if rests and len(events) < REST_BELOW:
-                time.sleep(REST_SECONDS)
+            if rests:
+                ahead_seconds = (time.process_time() - cpu) / GENERATOR_SHARE_MAX - (clock() - started)
+                if ahead_seconds > REST_SECONDS or len(events) < REST_BELOW:
+                    time.sleep(max(ahead_seconds, REST_SECONDS))
         took = clock() - started
         cpu, server_cpu = time.process_time() - cpu, cpu_seconds(self._server_pid) - server_cpu
+        busy = server_cpu + waited_seconds(self._server_pid) - waited
         latencies_ms = self._latencies_ms(arrivals, started)
         for line in self._lines:
             line.sent += 1
             self._unread_bytes += self._reply_bytes
-        return Run(len(latencies_ms), took, latencies_ms, cpu / took, server_cpu / took, ran_out)
+        return Run(len(latencies_ms), took, latencies_ms, cpu / took, server_cpu / took, busy / took, ran_out)
 
     def _read(self, fd: int) -> None:
         line = self._by_fd[fd]

@@ -1,6 +1,7 @@
 """Terminals of the generator: they log in over real sockets, then seal real frames before the clock starts.
 
-Records are whole, chained and sealed; only the card's proof is a dummy, for which the front-end holds no key anyway.
+Records are whole, chained and sealed (`sealing`); only the card's proof is a dummy, for which the front-end holds no
+key anyway.
 """
 
 from __future__ import annotations
@@ -11,34 +12,32 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
+
 from bench.children import BenchFailed
-from bench.site import CURRENCY, ENROLMENT_ID, EPOCH, KEY_VERSION, MERCHANT, SITE, BenchSite
+from bench.sealing import BOOT, UPTIME_AT_LOG_IN_DS, Chain
+from bench.site import EPOCH, KEY_VERSION, SITE, BenchSite
 from onecard_runtime import split_address
-from protocol.codes import CardKind, Medium, RecordType, TerminalKind
+from protocol.codes import Medium, TerminalKind
 from protocol.handshake import NONCE_BYTES, TerminalIdentity
 from protocol.keys import link_key, seal_key
 from protocol.limits import BODY_BYTES_MAX_TCP
 from protocol.mac import MacKey
 from protocol.messages import Ack, Baseline, BaselineEntry, Upload, decode_down
-from protocol.proofs import genesis_seal, seal_baseline
-from protocol.records import Purchase, RecordHead, encode_record, seal_of
+from protocol.proofs import seal_baseline
 from protocol.session import Established, TerminalSession
 
 ANSWER_SECONDS_MAX: Final = 20.0
 READ_BYTES: Final = 4096
 LOG_INS_AT_ONCE: Final = 250  # far below the server's cap on unfinished handshakes
-BOOT: Final = 1
-UPTIME_AT_LOG_IN_DS: Final = 600
-AMOUNT_CENTS: Final = 850
-BALANCE_CENTS: Final = 2_000_000_000
-CARD: Final = 123_456
-UID: Final = bytes.fromhex("04782e21801d80")
-NO_PROOF: Final = bytes(8)
+ADDRESSES: Final = 8
+"""Of the generator, 127.0.0.2 and on: one address has ports for 28,000 connections, those just closed included."""
 
 
-def connect(address: str) -> socket.socket:
-    """A blocking connection that sends small frames at once."""
-    made = socket.create_connection(split_address(address), timeout=ANSWER_SECONDS_MAX)
+def connect(address: str, number: int = 0) -> socket.socket:
+    """A blocking connection that sends small frames at once; `number` spreads many over the generator's addresses."""
+    source = (f"127.0.0.{2 + number % ADDRESSES}", 0)
+    made = socket.create_connection(split_address(address), timeout=ANSWER_SECONDS_MAX, source_address=source)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
 
@@ -53,11 +52,11 @@ class Terminal:
         self.replies: list[bytes] = []
         """Bytes received since log-in, not opened yet."""
         self.sent = 0
-        self.sealed = 0
+        """Records."""
         self.acknowledged = 0
         self._seal_key = MacKey(seal_key(bytes.fromhex(site.seal_master), terminal=number, epoch=EPOCH))
-        self._last_seal = genesis_seal(self._seal_key, number, EPOCH, ENROLMENT_ID)
-        self.socket = connect(address)
+        self._chain = Chain(number, self._seal_key, time.time_ns() // 1_000_000)
+        self.socket = connect(address, number)
         self._session = TerminalSession(
             TerminalIdentity(SITE, number, EPOCH, KEY_VERSION, TerminalKind.POS),
             link_key(bytes.fromhex(site.link_master), terminal=number, epoch=EPOCH, key_version=KEY_VERSION),
@@ -79,7 +78,7 @@ class Terminal:
         events = self._answer()
         if len(events) != 1 or not isinstance(events[0], Established):
             raise BenchFailed(f"log-in refused: {self._session.reason or events}")
-        entry = BaselineEntry(EPOCH, 1, 1, 1, self._last_seal)
+        entry = BaselineEntry(EPOCH, 1, 1, 1, self._chain.last_seal)
         baseline = Baseline(BOOT, self.number, UPTIME_AT_LOG_IN_DS, time.time_ns() // 1_000_000, [entry])
         baseline.seal = seal_baseline(self._seal_key, baseline.sealed_part())
         self._session.send(baseline.encode())
@@ -103,35 +102,23 @@ class Terminal:
 
     # -- records
 
-    def seal(self, count: int) -> None:
-        """Make `count` more frames of one purchase each."""
-        session, seal_key_, last_seal = self._session, self._seal_key, self._last_seal
-        clock_ms = time.time_ns() // 1_000_000
-        for sequence in range(self.sealed + 1, self.sealed + count + 1):
-            head = RecordHead(
-                type=RecordType.PURCHASE,
-                epoch=EPOCH,
-                boot=BOOT,
-                terminal=self.number,
-                sequence=sequence,
-                uptime_ds=UPTIME_AT_LOG_IN_DS,
-                clock_ms=clock_ms,
-                running_count=sequence,
-                running_sum_cents=sequence * AMOUNT_CENTS,
-            )
-            balance_cents = BALANCE_CENTS - sequence * AMOUNT_CENTS
-            body = Purchase(
-                MERCHANT, CARD, UID, 1, AMOUNT_CENTS, balance_cents, sequence, CURRENCY, CardKind.AES, NO_PROOF
-            )
-            record = encode_record(head, body, last_seal, seal_key_)
-            last_seal = seal_of(record)
-            session.send(Upload.of([record], live=True).encode())
+    def seal(self, count: int, records_per_frame: int = 1) -> None:
+        """Make `count` more frames."""
+        session, chain, is_live = self._session, self._chain, records_per_frame == 1
+        for _ in range(count):
+            session.send(Upload.of(chain.next(records_per_frame), live=is_live).encode())
             self.frames.append(session.take_output())
-        self._last_seal = last_seal
-        self.sealed += count
+
+    def ack_cipher(self) -> tuple[AESCCM, bytes]:
+        """What opens acknowledgements, and the salt of its nonces, for a loop that cannot afford a session."""
+        opener = self._session._opener
+        assert opener is not None
+        cipher = opener._cipher
+        assert isinstance(cipher, AESCCM)
+        return cipher, opener._salt
 
     def check_replies(self) -> None:
-        """Open every reply: one ACK for each frame sent, each verified, the last one covering all.
+        """Open every reply: each a verified ACK, the last one covering all records sent.
 
         Raises:
             BenchFailed: what was counted were not acknowledgements of what was sent.

@@ -23,10 +23,14 @@ from ledger_sync.spool import (
 from protocol.codes import ByeCode, ReportKind
 from protocol.errors import Malformed
 from protocol.limits import CREDIT_MAX
-from protocol.messages import Ack, Tombstone
+from protocol.messages import Ack, Tombstone, plain_ack
 from protocol.records import summarise
 
-_STORED: Final = frozenset({OutcomeKind.ACCEPTED, OutcomeKind.DUPLICATE, OutcomeKind.PARTLY})
+# Plain names: an enum's members and their hashes are looked up by Python code, which the hot path would pay for.
+_ACCEPTED: Final = OutcomeKind.ACCEPTED
+_DUPLICATE: Final = OutcomeKind.DUPLICATE
+_PARTLY: Final = OutcomeKind.PARTLY
+_FOR_CREDIT: Final = Paused.FOR_CREDIT
 
 
 class AcknowledgingConnection(TurnTakingConnection):
@@ -73,8 +77,8 @@ class AcknowledgingConnection(TurnTakingConnection):
         if item.__class__ is RecordsIntake or item.__class__ is TombstoneIntake:
             state = self._epoch_ack(item.epoch)
             assert state is not None
-            if kind in _STORED:
-                if kind is OutcomeKind.DUPLICATE:
+            if kind is _ACCEPTED or kind is _DUPLICATE or kind is _PARTLY:
+                if kind is _DUPLICATE:
                     self._count_duplicate(item)
                 if state.is_suspect:
                     state.advance_suspect(*_span(item))
@@ -102,7 +106,7 @@ class AcknowledgingConnection(TurnTakingConnection):
         for state in self._epochs:
             if state.dirty:
                 self._send_ack(state)
-        if self._paused is Paused.FOR_CREDIT and self._outstanding < CREDIT_MAX:
+        if self._paused is _FOR_CREDIT and self._outstanding < CREDIT_MAX:
             self._credit_is_back()
         self._settle()
 
@@ -139,9 +143,11 @@ class AcknowledgingConnection(TurnTakingConnection):
             self.status.settled = state.settled
         if credit is None:
             credit = parts.intake.credit(is_live=self._is_live)
-        ack = Ack(state.epoch, state.durable, state.settled, credit, state.is_suspect, state.ranges)
         parts.metrics.acks_sent += 1
-        self._send(ack.encode())
+        if state.ranges or state.is_suspect:
+            self._send(Ack(state.epoch, state.durable, state.settled, credit, state.is_suspect, state.ranges).encode())
+        else:
+            self._send(plain_ack(state.epoch, state.durable, state.settled, credit))
 
     def _forked(self, kind: AlarmKind, text: str) -> None:
         assert self.status is not None

@@ -22,8 +22,10 @@ class AlarmKind(Enum):
     FORK = "fork"
     SUSPECT_RECORDS = "suspect records"
     TAKE_OVERS = "take-overs"
+    FLOOD = "flood"
     TOO_MANY_HOLES = "too many holes"
     SPOOL_REFUSES = "spool refuses"
+    SLOW_DISK = "slow disk"
     LIST_REFUSED = "list refused"
     LIST_CACHE = "list cache"
     PUBLISHED_REFUSED = "published list refused"
@@ -37,8 +39,10 @@ WHAT_TO_DO: Final = {
     AlarmKind.FORK: "stop using the terminal, read its memory out, enrol it again",
     AlarmKind.SUSPECT_RECORDS: "records were kept that contradict held ones: stop the terminal, enrol it again",
     AlarmKind.TAKE_OVERS: "two devices use one identity, or the line is bad: look at both addresses",
+    AlarmKind.FLOOD: "the terminal is broken, or its key is in other hands: take it off the line, enrol it again",
     AlarmKind.TOO_MANY_HOLES: "the terminal offers records with more holes than are kept apart: read its memory out",
     AlarmKind.SPOOL_REFUSES: "look at free space and the disk; terminals keep their records meanwhile",
+    AlarmKind.SLOW_DISK: "commits take long, so sales wait: look at the disk, and at what else writes to it",
     AlarmKind.LIST_REFUSED: "the ledger sent an older, unsigned or foreign list: look at its keys and its backup",
     AlarmKind.PUBLISHED_REFUSED: "a file of parameters or permissions is older, unsigned, of another site or damaged; "
     "the version before it is served: publish it anew with `onecard keys publish`",

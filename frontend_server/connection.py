@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from frontend_server.alarms import AlarmKind
+from frontend_server.entrance import EARLY_BYTES_MAX
 from frontend_server.gate import host_of
 from frontend_server.parts import Parts
 from frontend_server.refusals import Reason, Refusal
@@ -32,15 +33,33 @@ _REKEYED: Final = f"BYE {ByeCode.REKEY.name} sent"  # as `protocol.session` give
 class Connection(LiveSession):
     """A StreamHandler; subclasses take the messages of a session that is established."""
 
-    __slots__ = ("_deadline", "_host", "_parts", "_reason", "_session", "_stream", "status")
+    __slots__ = (
+        "_deadline",
+        "_early",
+        "_host",
+        "_idle_ms",
+        "_is_heard",
+        "_parts",
+        "_reason",
+        "_session",
+        "_stream",
+        "_unread_bytes",
+        "_write_buffer_bytes_max",
+        "status",
+    )
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._session: FrontEndSession | None = None  # None: not admitted, or over
         self._stream: Stream | None = None
         self._deadline: Deadline | None = None
+        self._early = b""  # said before the log-in, and not heard yet
+        self._is_heard = False
         self._host = ""  # empty: the gate did not let it in
         self._reason: Reason | None = None
+        self._idle_ms = parts.settings.idle_ms
+        self._write_buffer_bytes_max = parts.settings.write_buffer_bytes_max
+        self._unread_bytes = 0  # the most that can be queued: what was when last asked, and all written since
         self.status: TerminalStatus | None = None
         """Set when the session is established; stays when it is over."""
 
@@ -74,17 +93,38 @@ class Connection(LiveSession):
         session = self._session
         if session is None:
             return
+        if self.status is None and not self._is_heard:
+            self._put_by(data)
+            return
         now_ms = self._parts.clock.monotonic_ms()
-        events = session.receive(data, now_ms)
+        message = session.receive_whole(data, now_ms)
+        events: list[Event] = session.receive(data, now_ms) if message is None else [message]
         self._handle(session, self._in_turn(events))
         # Whole frames count, not bytes: whoever dribbles one byte a minute is not there.
         if self._session is session and self.status is not None and self._deadline is not None:
             if events:
-                self._deadline.due_ms = now_ms + self._parts.settings.idle_ms
+                self._deadline.due_ms = now_ms + self._idle_ms
                 self.status.last_heard_ms = now_ms
             else:
                 self._half_a_frame(self._deadline, now_ms)
         self._settle()
+
+    def _put_by(self, data: bytes) -> None:
+        """Who has not logged in is heard in turn."""
+        parts = self._parts
+        if not self._early:
+            parts.entrance.wait(self)
+        self._early += data
+        if len(self._early) > EARLY_BYTES_MAX:
+            parts.metrics.protocol_errors += 1
+            self.cut()
+
+    def hear(self) -> None:
+        """A Stranger's turn."""
+        data, self._early = self._early, b""
+        self._is_heard = True
+        self.received(data)
+        self._is_heard = False
 
     def _handle(self, session: FrontEndSession, events: Iterable[Event]) -> None:
         """What the session has made of the peer's bytes. `_settle` writes."""
@@ -110,6 +150,8 @@ class Connection(LiveSession):
 
     def closed(self, error: Exception | None) -> None:
         self._end_session()
+        if self._early:
+            self._parts.entrance.leave(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -149,7 +191,8 @@ class Connection(LiveSession):
         data = session.take_output()
         if data:
             stream.write(data)
-            if stream.write_buffer_bytes() > self._parts.settings.write_buffer_bytes_max:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > self._write_buffer_bytes_max and self._is_full(stream):
                 self._parts.metrics.never_read += 1
                 self._parts.log("connection.never_reads", address=stream.peer())
                 self._end_session()
@@ -159,6 +202,11 @@ class Connection(LiveSession):
             self._count_failure(session)
             self._end_session()
             self._linger(stream)
+
+    def _is_full(self, stream: Stream) -> bool:
+        """Whether more is queued than may be; asked only when so much was written since that it can be."""
+        self._unread_bytes = stream.write_buffer_bytes()
+        return self._unread_bytes > self._write_buffer_bytes_max
 
     def say_bye(self, code: ByeCode) -> None:
         if self._session is not None:
@@ -222,7 +270,10 @@ class Connection(LiveSession):
         terminal, epoch = (hello.terminal, hello.epoch) if hello is not None else (0, 0)
         address = self._stream.peer() if self._stream is not None else ""
         parts.refusals.add(Refusal(parts.clock.now_ms(), address, terminal, epoch, reason, event.reason))
-        parts.log("terminal.refused", terminal=terminal, epoch=epoch, address=address, reason=reason.value)
+        not_logged = parts.refusals.to_log(parts.clock.monotonic_ms())
+        if not_logged is not None:
+            facts = {"terminal": terminal, "epoch": epoch, "address": address, "reason": reason.value}
+            parts.log("terminal.refused", **facts, **({"not_logged": not_logged} if not_logged else {}))
 
     def _count_failure(self, session: FrontEndSession) -> None:
         metrics = self._parts.metrics

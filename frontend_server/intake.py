@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from functools import partial
 from typing import Final, Protocol
 
 from frontend_server.alarms import AlarmKind, Alarms
@@ -19,15 +20,20 @@ from frontend_server.metrics import Metrics
 from frontend_server.settings import FrontendSettings
 from ledger_sync.spool import Outcome, SpoolError, SpoolWriter
 from ledger_sync.spool.intake import Intake, RecordsIntake
+from protocol.codes import RECORD_TYPES_FORBIDDEN
 from protocol.errors import Malformed
 from protocol.limits import RECORD_BYTES_MAX, RECORD_BYTES_MIN, RECORD_BYTES_STEP, RECORDS_PER_FRAME_MAX
 from protocol.messages import Upload
+from protocol.messages_up import LIVE
 from protocol.ports import Clock, Log
+from protocol.records import SINGLE, Single
 
 CREDIT_WHEN_TIGHT: Final = 1
 LIVE_RECORDS_MAX: Final = 8
 """In one frame that is called live. A terminal makes a few records in two seconds; who calls more than these live sends
 a backlog, whatever his flag says."""
+SLOW_COMMIT_MS: Final = 40  # a disk with a cache takes 1 to 10, one that turns 20
+SLOW_COMMITS: Final = 8  # more than quick ones: one stall is no slow disk
 UPLOAD_HEAD_BYTES: Final = 4
 
 _HEAD: Final = struct.Struct(
@@ -60,6 +66,10 @@ class Submitter(Waiting, Protocol):
         """The group is done: send what is due."""
 
 
+Lane = deque[tuple[Submitter, Intake]]
+"""What is submitted and not answered, in order."""
+
+
 class IntakeQueue:
     """The only way from connections into the spool.
 
@@ -87,13 +97,17 @@ class IntakeQueue:
         self._backlog_max = settings.intake_frames_max * 3 // 4
         self._half = settings.intake_frames_max // 2
         self._quarter = settings.intake_frames_max // 4
-        self._owners: deque[tuple[Submitter, Intake]] = deque()
-        self._live_owners: deque[tuple[Submitter, Intake]] = deque()
+        self._owners: Lane = deque()
+        self._live_owners: Lane = deque()
+        # Made once: the writer is given one of them with every frame, and calls it without another call between.
+        self._done = partial(self._answered, self._owners, metrics.backlog_ack_ms)
+        self._live_done = partial(self._answered, self._live_owners, metrics.live_ack_ms)
         self._touched: list[Submitter] = []
         self._waiting: deque[Waiting] = deque()  # first come, first called
         self._staggered = 0
         self._answered_ms = 0  # when the group came back whose answers are given now; 0: not looked yet
         self._refusing = False
+        self._slow_commits = 0  # slow ones less quick ones, from 0 to twice as many as raise the alarm
         self.is_tight = False
         """Connections must ask `has_room` before they take what they have read. A plain attribute: it is looked at with
         every read."""
@@ -124,7 +138,7 @@ class IntakeQueue:
         Between a quarter and a half full backlogs get one frame to the usual number in turn, so that a fleet that came
         back at one moment does not go on in step.
         """
-        frames = len(self)
+        frames = len(self._owners) + len(self._live_owners)  # without a call: every ACK asks
         if self._refusing or frames >= self._half:
             return CREDIT_WHEN_TIGHT
         if is_live or frames < self._quarter:
@@ -153,15 +167,11 @@ class IntakeQueue:
         self._waiting.append(owner)
         self.is_tight = True
 
-    def _live_done(self, result: Outcome | SpoolError) -> None:
-        owner, item = self._live_owners.popleft()
-        self._answered(owner, item, result, self._metrics.live_ack_ms)
-
-    def _done(self, result: Outcome | SpoolError) -> None:
-        owner, item = self._owners.popleft()
-        self._answered(owner, item, result, self._metrics.backlog_ack_ms)
-
-    def _answered(self, owner: Submitter, item: Intake, result: Outcome | SpoolError, waits: Histogram) -> None:
+    def _answered(
+        self, owners: deque[tuple[Submitter, Intake]], waits: Histogram, result: Outcome | SpoolError
+    ) -> None:
+        """The oldest item of a lane has its answer."""
+        owner, item = owners.popleft()
         if item.__class__ is RecordsIntake:
             answered_ms = self._answered_ms
             if not answered_ms:  # one look at the clock for a group
@@ -186,10 +196,24 @@ class IntakeQueue:
             if self._alarms.raise_alarm(AlarmKind.SPOOL_REFUSES, "spool", str(error), self._clock.now_ms()):
                 self._log("alarm", kind=AlarmKind.SPOOL_REFUSES.value, subject="spool", text=str(error))
 
+    def _judge_disk(self, took_ms: int) -> None:
+        if took_ms < SLOW_COMMIT_MS:
+            self._slow_commits -= 1
+            if not self._slow_commits:
+                self._alarms.clear(AlarmKind.SLOW_DISK, "spool")
+            return
+        self._slow_commits = min(self._slow_commits + 1, 2 * SLOW_COMMITS)
+        if self._slow_commits >= SLOW_COMMITS:
+            text = f"the last commit took {took_ms} ms"
+            if self._alarms.raise_alarm(AlarmKind.SLOW_DISK, "spool", text, self._clock.now_ms()):
+                self._log("alarm", kind=AlarmKind.SLOW_DISK.value, subject="spool", text=text)
+
     def _after_group(self, intakes: int, took_ms: int) -> None:
         self._answered_ms = 0
         self._metrics.group_frames.add(intakes)
         self._metrics.commit_ms.add(took_ms)
+        if self._slow_commits or took_ms >= SLOW_COMMIT_MS:
+            self._judge_disk(took_ms)
         touched, self._touched = self._touched, []
         for owner in touched:
             owner.is_touched = False
@@ -202,6 +226,21 @@ class IntakeQueue:
             while self._waiting and len(self) < self._half:
                 self._waiting.popleft().resume()
             self.is_tight = bool(self._waiting) or len(self) >= self._backlog_max
+
+
+def single_upload(body: bytes, terminal: int) -> Single | None:
+    """The head of the record in an UPLOAD of one, as a live sale is; None: `check_upload` must judge.
+
+    Says no more than that one takes it; the record's type is one that may be.
+    """
+    size = len(body) - UPLOAD_HEAD_BYTES
+    if size not in _LENGTHS or body[1] != 1 or body[2] != size or body[3] > LIVE:
+        return None
+    single: Single = SINGLE.unpack_from(body, UPLOAD_HEAD_BYTES)
+    kind, length, _, epoch, _, of_terminal, sequence, _, _, _ = single
+    if length != size or of_terminal != terminal or not epoch or not sequence or kind in RECORD_TYPES_FORBIDDEN:
+        return None
+    return single
 
 
 def check_upload(body: bytes, terminal: int) -> tuple[int, int, int]:
@@ -219,7 +258,7 @@ def check_upload(body: bytes, terminal: int) -> tuple[int, int, int]:
         if (
             first_bytes in _LENGTHS
             and last_bytes in _LENGTHS
-            and flags <= 1
+            and flags <= LIVE
             and 0 < count <= RECORDS_PER_FRAME_MAX
             and epoch
             and first

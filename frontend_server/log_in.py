@@ -45,7 +45,8 @@ class EpochAck:
         if durable >= self.durable:
             self.durable = durable
             self.ranges = ranges
-        self.settled = max(self.settled, min(settled, self.durable))
+        if settled > self.settled:
+            self.settled = max(self.settled, min(settled, self.durable))
         self.dirty = True
 
     def advance_suspect(self, first: int, last: int) -> None:

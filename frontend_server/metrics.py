@@ -36,6 +36,7 @@ class Metrics:
     storage_refusals: int = 0
     reading_paused: int = 0
     frames_held: int = 0
+    floods: int = 0
     protocol_errors: int = 0
     forgeries: int = 0
     handshake_timeouts: int = 0
@@ -83,6 +84,7 @@ HELP: Final = {
     "storage_refusals": "Intakes that the spool refused.",
     "reading_paused": "Times a connection was not read on: for credit, for room, for its turn.",
     "frames_held": "Frames read that had to wait: beyond one turn, or for room.",
+    "floods": "Sessions ended because they went on sending more than any credit allows.",
     "protocol_errors": "Malformed or unexpected messages, wrong counters, oversize and garbage.",
     "forgeries": "Frames whose tag does not verify.",
     "handshake_timeouts": "Connections that did not log in in time.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from frontend_server.admission import Admission
 from frontend_server.alarms import AlarmKind, Alarms
 from frontend_server.distribution import Distribution
+from frontend_server.entrance import Entrance
 from frontend_server.gate import Gate
 from frontend_server.intake import IntakeQueue
 from frontend_server.metrics import Metrics
@@ -33,6 +34,7 @@ class Parts:
     refusals: Refusals
     sessions: Sessions
     gate: Gate
+    entrance: Entrance
     admission: Admission
     intake: IntakeQueue
     distribution: Distribution

@@ -1,6 +1,7 @@
 """Why log-ins were refused: one identical answer on the wire, the true reason here (R35).
 
-The ring is bounded, so that a flood of refusals costs no memory; the counts per reason go on.
+The ring is bounded, so that a flood of refusals costs no memory, and so are the lines that the log gets of them, so
+that it costs no disk, which the spool needs; the counts per reason go on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from enum import Enum
 from typing import Final
 
 REFUSALS_KEPT: Final = 1000  # some minutes of a wrongly enrolled fleet; older ones are only counted
+LOGGED_MAX: Final = 100  # lines in a window: 30 MB a day at the worst
+LOGGED_WINDOW_MS: Final = 60_000
 
 
 class Reason(Enum):
@@ -57,10 +60,24 @@ class Refusals:
     def __init__(self, *, kept: int = REFUSALS_KEPT) -> None:
         self._ring: deque[Refusal] = deque(maxlen=kept)
         self.counts: dict[Reason, int] = dict.fromkeys(Reason, 0)
+        self._window_ms = -LOGGED_WINDOW_MS
+        self._logged = 0
+        self._not_logged = 0
 
     def add(self, refusal: Refusal) -> None:
         self._ring.append(refusal)
         self.counts[refusal.reason] += 1
+
+    def to_log(self, now_ms: int) -> int | None:
+        """At monotonic `now_ms`: how many were kept from the log since its last line, or None: keep this one too."""
+        if now_ms >= self._window_ms + LOGGED_WINDOW_MS:
+            self._window_ms, self._logged = now_ms, 0
+        if self._logged >= LOGGED_MAX:
+            self._not_logged += 1
+            return None
+        self._logged += 1
+        kept, self._not_logged = self._not_logged, 0
+        return kept
 
     def newest(self, limit: int) -> list[Refusal]:
         """At most `limit`, newest first."""

@@ -14,6 +14,7 @@ from frontend_server.admission import Admission
 from frontend_server.alarms import Alarms
 from frontend_server.control import ControlServer
 from frontend_server.distribution import Distribution
+from frontend_server.entrance import Entrance
 from frontend_server.exposition import CONTENT_TYPE
 from frontend_server.fleet_views import FleetViews
 from frontend_server.gate import Gate
@@ -106,20 +107,6 @@ class FrontendServer:
         self.state = ServerState.NEW
         alarms = alarms if alarms is not None else Alarms()
         metrics = Metrics()
-        distribution = Distribution(
-            site=settings.site,
-            root_public=root_public,
-            cache_dir=settings.cache_dir,
-            clock=clock,
-            files=files,
-            executor=executor,
-            alarms=alarms,
-            metrics=metrics,
-            log=log,
-            push=self._push,
-            request_list=forwarder.request_list,
-            link_life=lambda: forwarder.life,
-        )
         self.parts = Parts(
             settings=settings,
             clock=clock,
@@ -131,19 +118,41 @@ class FrontendServer:
             refusals=Refusals(),
             sessions=Sessions(take_overs_max=settings.take_overs_max, take_over_window_ms=settings.take_over_window_ms),
             gate=Gate(settings, metrics),
+            entrance=Entrance(clock),
             admission=Admission(registry, keys),
             intake=IntakeQueue(settings=settings, writer=writer, alarms=alarms, metrics=metrics, clock=clock, log=log),
-            distribution=distribution,
+            distribution=self._distribution(root_public, files, executor, alarms, metrics),
             report=forwarder.report,
         )
         self._recollections = Recollections()
         self._views = Views(self.parts, forwarder, writer, self.address)
-        fleet = FleetViews(self.parts, writer, self._recollections)
-        verbs = {**self._views.verbs(), **fleet.verbs(), "stop": lambda _: self._stop_verb(stop_requested)}
-        self._control = ControlServer(settings=settings, network=network, wheel=self._wheel, verbs=verbs)
+        self._control = self._control_server(stop_requested)
         self._scrapes = MetricsListener(
             network=network, wheel=self._wheel, content_type=CONTENT_TYPE, render=self._views.prometheus
         )
+
+    def _distribution(
+        self, root_public: bytes, files: Files, executor: Executor, alarms: Alarms, metrics: Metrics
+    ) -> Distribution:
+        return Distribution(
+            site=self._settings.site,
+            root_public=root_public,
+            cache_dir=self._settings.cache_dir,
+            clock=self._clock,
+            files=files,
+            executor=executor,
+            alarms=alarms,
+            metrics=metrics,
+            log=self._log,
+            push=self._push,
+            request_list=self._forwarder.request_list,
+            link_life=lambda: self._forwarder.life,
+        )
+
+    def _control_server(self, stop_requested: Callable[[], None] | None) -> ControlServer:
+        fleet = FleetViews(self.parts, self._writer, self._recollections)
+        verbs = {**self._views.verbs(), **fleet.verbs(), "stop": lambda _: self._stop_verb(stop_requested)}
+        return ControlServer(settings=self._settings, network=self._network, wheel=self._wheel, verbs=verbs)
 
     # -- life
 

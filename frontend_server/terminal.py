@@ -17,7 +17,7 @@ from typing import Final
 
 from frontend_server.acknowledging import AcknowledgingConnection
 from frontend_server.alarms import AlarmKind
-from frontend_server.intake import LIVE_RECORDS_MAX, UPLOAD_HEAD_BYTES, check_upload
+from frontend_server.intake import LIVE_RECORDS_MAX, UPLOAD_HEAD_BYTES, check_upload, single_upload
 from frontend_server.list_talk import ListTalk
 from frontend_server.log_in import LogIn
 from frontend_server.parts import Parts
@@ -184,7 +184,11 @@ class TerminalConnection(AcknowledgingConnection):
     # -- messages: records
 
     def on_upload(self, body: bytes) -> None:
-        epoch, _, last = check_upload(body, self._terminal)
+        single = single_upload(body, self._terminal)
+        if single is not None:
+            epoch, last = single[3], single[6]
+        else:
+            epoch, _, last = check_upload(body, self._terminal)
         state = self._epoch_ack(epoch)
         if state is None:
             raise UnexpectedMessage("records of an epoch that was not announced")
@@ -209,6 +213,7 @@ class TerminalConnection(AcknowledgingConnection):
                 parts.clock.now_ms(),
                 state.first_unacknowledged,
                 state.is_suspect,
+                single,
             ),
             is_live=is_live,
         )

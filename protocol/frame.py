@@ -170,6 +170,11 @@ class FrameDecoder:
         self._closing_bytes = CRC_BYTES if self._is_line else 0
         self._buffer = b""
 
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether nothing of an unfinished frame is kept, and nothing was wrong."""
+        return not self._buffer and self.error is None
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """The frames that `data` completes, in order; look at `error` afterwards."""
         if self.error is not None:

@@ -25,6 +25,7 @@ from protocol.messages_down import (
     Recollect,
     SealQuery,
     Time,
+    plain_ack,
 )
 from protocol.messages_up import (
     CLOCK_NEVER_SET,
@@ -75,6 +76,7 @@ __all__ = [
     "Upload",
     "decode_down",
     "decode_up",
+    "plain_ack",
 ]
 
 _UP: Final[Mapping[int, Callable[[Buffer], UpMessage]]] = {

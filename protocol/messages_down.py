@@ -100,6 +100,11 @@ class Ack:
         return cls(epoch, durable, settled, credit, flags != 0, ranges)
 
 
+def plain_ack(epoch: int, durable: int, settled: int, credit: int) -> bytes:
+    """`Ack.encode` of one without ranges and doubts, from values that fit; nearly every ACK is one."""
+    return _ACK.pack(_ACK_TYPE, 0, epoch, durable, settled, credit, 0, 0)
+
+
 @dataclass(slots=True)
 class Recollect:
     """Offer these records again (补采), tombstones for those you cannot read (R9)."""

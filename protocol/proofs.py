@@ -32,8 +32,9 @@ _PURPOSE_GENESIS: Final = b"\xff\x01"
 _PURPOSE_BASELINE: Final = b"\xff\x02"
 _PURPOSE_TOMBSTONE: Final = b"\xff\x03"
 _GENESIS: Final = struct.Struct("!2sIH8s")
-_TAC: Final = struct.Struct("!BIHIIHIIi")
-assert _TAC.size == 29
+TAC_INPUT: Final = struct.Struct("!BIHIIHIIi")
+"""What a card proves: type, amount, currency, card, terminal, epoch, sequence, counter, balance after."""
+assert TAC_INPUT.size == 29
 
 
 def seal_record(seal_key: MacKey, unsealed: Buffer) -> bytes:
@@ -137,7 +138,7 @@ def _tac_input(
     balance_after: int,
 ) -> bytes:
     try:
-        return _TAC.pack(type_, amount, currency, card, terminal, epoch, sequence, counter, balance_after)
+        return TAC_INPUT.pack(type_, amount, currency, card, terminal, epoch, sequence, counter, balance_after)
     except struct.error as error:
         raise OutOfRange(f"card proof: {error}") from None
 

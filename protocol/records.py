@@ -21,6 +21,7 @@ from protocol.mac import SEAL_BYTES, MacKey
 from protocol.record_bodies import BODIES, Aborted, Body, Buffer, Completion, Grey, Purchase, Unknown, card_masked
 
 __all__ = [
+    "SINGLE",
     "Aborted",
     "Body",
     "Buffer",
@@ -28,6 +29,7 @@ __all__ = [
     "Grey",
     "Purchase",
     "RecordHead",
+    "Single",
     "Summary",
     "Unknown",
     "card_masked",
@@ -39,6 +41,7 @@ __all__ = [
     "previous_seal",
     "read_head",
     "seal_of",
+    "single_cents",
     "summarise",
     "walk",
 ]
@@ -254,7 +257,7 @@ def summarise(payload: Buffer) -> Summary:
     data = bytes(payload)
     length = _checked_length(data, 0)
     if len(data) == length:
-        return _summary_of_one(data, length)
+        return _summary_of_one(data)
     count, rest = divmod(len(data), length)
     lengths = data[LENGTH_OFFSET::length]
     if rest == 0 and lengths.count(length) == count:
@@ -292,26 +295,41 @@ def summarise(payload: Buffer) -> Summary:
     )
 
 
-def _summary_of_one(record: bytes, length: int) -> Summary:
+def _summary_of_one(record: bytes) -> Summary:
     """The same for one record alone, as a live sale is; its head has been checked."""
-    origin, sequence, uptime_ds, clock_ms, cents = _COLUMNS[length].unpack(record)
-    if not _IS_MONEY[length][record[0]] or record[BODY_VERSION_OFFSET] != BODY_VERSION:
-        cents = 0
-    elif record[0] in CREDIT_TYPES:
-        cents = -cents
+    single: Single = SINGLE.unpack_from(record)
+    _, _, _, epoch, boot, terminal, sequence, uptime_ds, clock_ms, _ = single
+    cents = single_cents(single)
     return Summary(
-        terminal=origin & 0xFFFF_FFFF,
-        epoch=origin >> _EPOCH_SHIFT,
+        terminal=terminal,
+        epoch=epoch,
         first=sequence,
         last=sequence,
         types=record[:1],
-        boots=(origin >> _BOOT_SHIFT & 0xFFFF,),
+        boots=(boot,),
         uptimes_ds=(uptime_ds,),
         clocks_ms=(clock_ms,),
         amounts_cents=(cents,),
         money_count=1 if cents else 0,
         sum_cents=cents,
     )
+
+
+Single = tuple[int, int, int, int, int, int, int, int, int, int]
+"""One record's type, length, body version, epoch, boot, terminal, sequence, uptime, clock, and its amount field."""
+SINGLE: Final = struct.Struct("!BBxBHHIIIQ28xI")
+assert SINGLE.size == AMOUNT_OFFSET + 4 <= RECORD_BYTES_MIN
+_SIGNS: Final = {
+    length: tuple((-1 if kind in CREDIT_TYPES else 1) if is_money else 0 for kind, is_money in enumerate(table))
+    for length, table in _IS_MONEY.items()
+}
+
+
+def single_cents(single: Single) -> int:
+    """What `Summary.amounts_cents` says of such a record."""
+    if single[2] != BODY_VERSION:
+        return 0
+    return _SIGNS[single[1]][single[0]] * single[9]
 
 
 def iter_money(payload: Buffer) -> Iterator[tuple[int, int, int, int, int, int]]:

@@ -3,6 +3,7 @@
 Call order of a shell, on either side:
 
     session = TerminalSession(…)                  its HELLO is queued at once; or FrontEndSession(…)
+    message = session.receive_whole(data, now_ms) where whole frames are the rule: then None means `receive`
     for event in session.receive(data, now_ms):   Established | Refused | bytes (one message, opened)
     session.send(message)                         only while `established`
     stream.write(session.take_output())           after every call that may have queued something

@@ -157,6 +157,11 @@ class SessionBase:
         return self.state is State.CLOSED
 
     @property
+    def has_output(self) -> bool:
+        """Whether `take_output` has something to give."""
+        return bool(self._output)
+
+    @property
     def garbage_bytes(self) -> int:
         """Bytes of the peer that belonged to no frame."""
         return self._decoder.garbage_bytes
@@ -178,6 +183,25 @@ class SessionBase:
         if self._decoder.error is not None:
             self.fail(self._decoder.error)
         return events
+
+    def receive_whole(self, data: bytes, now_ms: int) -> bytes | None:
+        """The message, where `data` is exactly one sealed frame, the next one, and nothing is left of others before.
+
+        None: it is not so; nothing has happened, and `receive` must be asked. What comes of it is the same either way:
+        this is the short way of a live sale, which fills one packet.
+        """
+        opener = self._opener
+        if (
+            opener is None
+            or self.state is not _ESTABLISHED
+            or now_ms >= self._deadline_ms
+            or not self._decoder.is_between_frames
+        ):
+            return None
+        message = opener.open_whole(data, self.body_bytes_max)
+        if message is not None and opener.counter == SESSION_FRAMES_MAX:
+            self.bye(ByeCode.REKEY)
+        return message
 
     def line_silent(self, now_ms: int) -> list[Event]:
         """The line fell silent inside a frame: give it up, and return what it had swallowed (line only)."""
@@ -311,7 +335,7 @@ class SessionBase:
         up = (keys.up_key, keys.up_salt, self._medium)
         down = (keys.down_key, keys.down_salt, self._medium)
         self._sealer = Sealer(*(down if self._DOWN else up), self._DOWN, suite=hello.suite)
-        self._opener = Opener(*(up if self._DOWN else down), suite=hello.suite)
+        self._opener = Opener(*(up if self._DOWN else down), down=not self._DOWN, suite=hello.suite)
         self.body_bytes_max = min(hello.body_bytes_max, challenge.body_bytes_max)
         self._forget_handshake()
         return Established(hello, challenge, self.body_bytes_max)

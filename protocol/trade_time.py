@@ -94,6 +94,26 @@ def trade_days(trade_times_ms: Sequence[int], utc_offset_ms: UtcOffset) -> list[
     return [(trade_ms + utc_offset_ms(trade_ms)) // MS_PER_DAY for trade_ms in trade_times_ms]
 
 
+class DayByMinute:
+    """`trade_day` of instants close to each other, as live sales are: the zone is asked twice a minute."""
+
+    __slots__ = ("_day", "_from_ms", "_to_ms", "_utc_offset_ms")
+
+    def __init__(self, utc_offset_ms: UtcOffset) -> None:
+        self._utc_offset_ms = utc_offset_ms
+        self._from_ms, self._to_ms, self._day = 0, -1, 0
+
+    def __call__(self, trade_ms: int) -> int:
+        if self._from_ms <= trade_ms <= self._to_ms:
+            return self._day
+        offset_ms, later_ms = self._utc_offset_ms(trade_ms), trade_ms + MS_PER_MINUTE
+        day = (trade_ms + offset_ms) // MS_PER_DAY
+        # The same offset at both ends was the same between them, for no zone changes twice within 24 hours.
+        if self._utc_offset_ms(later_ms) == offset_ms and (later_ms + offset_ms) // MS_PER_DAY == day:
+            self._from_ms, self._to_ms, self._day = trade_ms, later_ms, day
+        return day
+
+
 def booking_day(trade_day_: int, first_open_day: int, today: int) -> int:
     """The trade day clamped to [first open day, today] (R25); never a closed day, whatever today says."""
     return max(min(trade_day_, today), first_open_day)

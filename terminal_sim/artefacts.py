@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from protocol.cards.apdu import Identity
-from protocol.codes import RecordType
+from protocol.codes import RecordType, TerminalKind
 from protocol.ports import Clock
 from protocol.record_bodies import PROVED_TYPES
 from protocol.records import read_head
@@ -182,7 +182,9 @@ def _terminal(seat: Seat, chip: VirtualFlash, boots: int, flash: FlashTotals) ->
     secrets = seat.secrets
     dumped = dump_flash(chip, secrets.terminal, layout=layout_of(chip.size_bytes, secrets.terminal_kind))
     flash.add(dumped)
-    return {"name": seat.name, "merchant": secrets.merchant, "epoch": secrets.epoch, "boots": boots} | dumped
+    # whose the records are that the ring has overwritten: loads are no merchant's
+    merchant = 0 if secrets.terminal_kind == TerminalKind.LOAD_STATION else secrets.merchant
+    return {"name": seat.name, "merchant": merchant, "epoch": secrets.epoch, "boots": boots} | dumped
 
 
 def _cards(fleet: Fleet) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Final
 from protocol.cards.apdu import CardFacts
 from protocol.cards.dialogue import Authenticated, CardSeen, TransactionDialogue
 from protocol.cards.events import Step
-from protocol.codes import CardKind, ListKind, RecordType
+from protocol.codes import CardKind, ListKind, PowerEvent, RecordType
 from protocol.errors import ProtocolError
 from protocol.parameters import Limits, Parameters, decode_parameters
 from protocol.ports import Log, Random
@@ -22,14 +22,16 @@ from protocol.record_bodies import (
     Completion,
     Doubt,
     Grey,
+    Power,
     Purchase,
     Refund,
+    Tamper,
     Transaction,
 )
 from protocol.records import decode_body, read_head
 from protocol.rules import Request, decide
 from terminal_sim.day_book import DayBook
-from terminal_sim.errors import CardGone, RecordGone, SectorDead
+from terminal_sim.errors import CardGone, RecordGone, RingFull, SectorDead
 from terminal_sim.firmware import PosTerminal
 from terminal_sim.flash import VirtualFlash
 from terminal_sim.layout import FlashLayout
@@ -143,6 +145,14 @@ class SellingTerminal(PosTerminal):
             return TapResult(Outcome.REFUSED, Why.MEMORY_FULL, 0)
         return TransactionTap(self, memory, card, type_, planner).run()
 
+    def tamper(self, *, is_open: bool, source: int = 0) -> bool:
+        """Somebody has opened the case, or shut it again; False: the record was not written."""
+        return self._note(Tamper(int(is_open), source))
+
+    def power(self, event: PowerEvent, millivolts: int = 0) -> bool:
+        """Mains and battery, as the supply reports them; False: the record was not written."""
+        return self._note(Power(event, millivolts))
+
     # -- for a transaction
 
     def with_facts(self, request: Request, card: CardFacts) -> Request:
@@ -192,6 +202,19 @@ class SellingTerminal(PosTerminal):
         return number
 
     # -- inside
+
+    def _note(self, body: Tamper | Power) -> bool:
+        """Events, like refusals, must not fill the memory that sales need (R12)."""
+        if self.memory is None or self.is_retired or self.memory_warning:
+            return False
+        self._recover()
+        if self.memory.open_entry is not None:
+            return False
+        try:
+            self.write_plain(body)
+        except RingFull:
+            return False
+        return True
 
     def _on_document(self, kind: ListKind, content: bytes) -> None:
         if kind is ListKind.PARAMETERS:

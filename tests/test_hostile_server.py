@@ -21,6 +21,7 @@ from typing import Final
 
 import pytest
 
+from bench.hostile_attacks import ATTACKS
 from onecard_keys import KeyFile
 from protocol.codes import FrameKind, Medium, TerminalKind
 from protocol.frame import encode_frame
@@ -33,6 +34,7 @@ from tests.cli.commands import Server, environment, onecard_here, serving, wait_
 
 SEED: Final = 20_261_122
 GROWTH_KIB_MAX: Final = 32 * 1024
+BENCH_SECONDS_MAX: Final = 240  # nine times five seconds, and what a busy machine makes of it
 CROWD: Final = 60  # of each kind
 NEVER_READING: Final = 3
 TAPS: Final = 60
@@ -239,3 +241,48 @@ def test_hostile_clients_cost_bounded_memory_and_good_terminals_sell_all_the_whi
     assert rss_kib(pid) - rss_before <= GROWTH_KIB_MAX
     refused = json.loads(onecard_here("fleet", "refused", "--json", "--limit", 1, "--site", hostile_site).out)
     assert refused["refused"][0]["reason"] == "unknown terminal"
+
+
+def bench(module: str, *arguments: str, **more: str) -> int:
+    """Run one of the bench's programs as a process: it chooses its core, and its server does not run in debug mode."""
+    command = [sys.executable, "-m", f"bench.{module}", *arguments]
+    return subprocess.run(command, check=False, timeout=BENCH_SECONDS_MAX, env=environment(**more)).returncode
+
+
+@pytest.mark.timeout(BENCH_SECONDS_MAX + 30)
+def test_each_attack_alone_costs_bounded_memory_and_no_sale_and_gives_every_connection_back(tmp_path: Path) -> None:
+    """`make bench-hostile`, five seconds an attack; how long sound terminals wait is for it to measure, not for us."""
+    found = tmp_path / "found.json"
+    code = bench("hostile", "--seconds", "5", "--before", "1", "--json", str(found))
+    told = json.loads(found.read_text(encoding="utf-8"))
+    print(json.dumps(told))
+    assert [one["attack"] for one in told["attacks"]] == ["nobody", *ATTACKS]
+    for one in told["attacks"]:
+        assert one["growth_kib"] <= GROWTH_KIB_MAX, one
+        assert one["back_seconds"] is not None, one
+        assert one["sales"] > 0, one
+    assert told["good"]["sold"] == told["good"]["acknowledged"] > 0
+    assert told["good"]["lost_sessions"] == 0
+    # Each attack has happened: what answers it has been counted.
+    counts = told["counts"]
+    assert counts["connections_refused_busy"] > 0  # silent: above the cap of handshakes
+    assert counts["log_ins_refused"] > 0  # handshakes
+    assert counts["protocol_errors"] > 0  # garbage
+    assert counts["frames_held"] > 0  # flood, chatter
+    assert counts["reading_paused"] > 0
+    assert code == 0
+
+
+def test_terminals_that_come_back_at_one_moment_are_turned_away_with_a_time_and_then_all_let_in(
+    tmp_path: Path,
+) -> None:
+    settings = {"HANDSHAKES_MAX": "40", "LOG_INS_PER_SECOND": "400", "BUSY_RETRY_AFTER_S": "1"}
+    found = tmp_path / "found.json"
+    outside = {f"ONECARD_FRONTEND__{name}": value for name, value in settings.items()}
+    code = bench("storm", "--terminals", "600", "--json", str(found), **outside)
+    told = json.loads(found.read_text(encoding="utf-8"))
+    print(json.dumps(told))
+    assert code == 0
+    assert told["online"] == 600
+    assert told["busy"] > 0
+    assert told["most_turned_away"] <= 6

@@ -26,6 +26,13 @@ class Anchor:
         except OSError as error:
             raise LedgerFailure(f"the heads file cannot be written: {error}") from error
 
+    def read(self) -> bytes | None:
+        """The whole file, or None if there is none. Raises LedgerFailure."""
+        try:
+            return self._files.read(self._path)
+        except OSError as error:
+            raise LedgerFailure(f"the heads file cannot be read: {error}") from error
+
     def mend(self, connection: apsw.Connection, position: int, operation: int, *, is_restored: bool) -> None:
         """Append what the database (which ends at these) has and the file lacks.
 
@@ -33,7 +40,7 @@ class Anchor:
             LedgerDamaged: the file is ahead of the database and nobody said that a backup was put back.
             LedgerFailure: it cannot be written, or has grown too long to be read.
         """
-        data = self._files.read(self._path) or b""
+        data = self.read() or b""
         if len(data) > heads.HEADS_FILE_BYTES_MAX:
             raise LedgerFailure("the heads file is too long: move it away to an archive")
         found = heads.read_heads(data, None)
@@ -42,8 +49,7 @@ class Anchor:
                 f"the heads file knows position {found.last_position} and operation {found.last_operation}, the"
                 f" database ends at {position} and {operation}: it was truncated, or a backup was put back"
             )
-        if data and not data.endswith(b"\n"):
-            self.append(b"\n")  # a cut inside a line: its torn beginning stays and counts for nothing
+        self._make_sure_of_the_end(data)
         last_operation, last_position = found.last_operation, found.last_position
         lost = _restore_without_head(connection, found)
         if is_restored and lost is not None:  # a crash cut the restore itself off from its line: it counts from there
@@ -54,6 +60,18 @@ class Anchor:
             self.append(self._operation_line(connection, number))
         for number in range(last_position + 1, position + 1):
             self.append(self._batch_line(connection, number))
+
+    def _make_sure_of_the_end(self, data: bytes) -> None:
+        """Write the last line once more: if its sync failed, it may be in memory only, and the next sync not say so.
+
+        The same line twice is no fault, nor is an empty one, read as junk: what is lost may be the end of the line
+        before, so a line begins anew. A line that a cut has torn is ended: its beginning stays and counts for nothing.
+        """
+        if not data:
+            return
+        last = data.removesuffix(b"\n").rpartition(b"\n")[2] + b"\n"
+        is_whole = not heads.read_heads(last, None).torn
+        self.append(b"\n" + last if is_whole else b"\n")
 
     def _batch_line(self, connection: apsw.Connection, position: int) -> bytes:
         generation, posted_ms, *name, chain = connection.execute(

@@ -79,6 +79,7 @@ class Claims:
              claim.reference, claim.load_order, claim.amount_cents, claim.merchant, claim.trade_ms,
              int(bool(claim.is_met))),
         )  # fmt: skip
+        self._look_ups.note_claim(claim.card, claim.reference)
         if claim.is_met and was_in_flight:
             return None
         return UNMET_RESULT[RecordType(claim.type)]

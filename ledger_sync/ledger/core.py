@@ -12,7 +12,8 @@ done but `close` and open again: what is in memory no longer counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, TypeVar
@@ -23,7 +24,6 @@ from ledger_sync.ledger import heads
 from ledger_sync.ledger.anchor import Anchor
 from ledger_sync.ledger.books import Books
 from ledger_sync.ledger.errors import (
-    BatchConflict,
     BatchRefused,
     LedgerDamaged,
     LedgerFailure,
@@ -32,7 +32,7 @@ from ledger_sync.ledger.errors import (
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.lock import WriterLock
 from ledger_sync.ledger.operations import VERBS, operator_name
-from ledger_sync.ledger.posting import BatchPoster, Outcome
+from ledger_sync.ledger.posting import BatchPoster, Outcome, collector_paused
 from ledger_sync.ledger.rules import RULES, UNPROVEN_LIMIT_CENTS
 from ledger_sync.ledger.schema import open_writer
 from ledger_sync.ledger.work import Work
@@ -128,7 +128,7 @@ class Ledger:
         Raises:
             LedgerError: the file exists, is locked, or cannot be written.
         """
-        if files.read(paths.heads) is not None:
+        if Anchor(files, paths.heads, keys.signer).read() is not None:
             raise LedgerDamaged("there is a heads file already: a ledger was here before")
         day = trade_day(now_ms, utc_offset_ms) if first_open_day is None else first_open_day
         arguments = {"site": keys.site, "currency": currency, "first_open_day": day, "generation": 1}
@@ -175,10 +175,12 @@ class Ledger:
             lock.release()
             raise
         try:
-            ledger = cls(connection, keys, utc_offset_ms=utc_offset_ms, anchor=anchor, lock=lock)
+            with failing_as("cannot open the ledger"):
+                ledger = cls(connection, keys, utc_offset_ms=utc_offset_ms, anchor=anchor, lock=lock)
             if ledger.site != keys.site:
                 raise LedgerDamaged(f"the ledger is of site {ledger.site}, the keys of site {keys.site}")
-            anchor.mend(connection, ledger.position, ledger.operation, is_restored=is_restored)
+            with failing_as("cannot mend the heads file"):
+                anchor.mend(connection, ledger.position, ledger.operation, is_restored=is_restored)
         except BaseException:
             connection.close(True)  # noqa: FBT003 - given up whatever it says
             lock.release()
@@ -187,9 +189,11 @@ class Ledger:
 
     def close(self) -> None:
         """Close database and lock; idempotent."""
-        self.connection.close()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            self.connection.close(True)  # noqa: FBT003 - force: what it still says is no reason to keep the lock
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def _load(self) -> None:
         """Where the file stands."""
@@ -217,30 +221,41 @@ class Ledger:
 
     # -- posting
 
+    def booked_to(self, frontend: int, spool_id: bytes) -> int:
+        """The last row of that spool that was booked; 0: none. A spool whose own last row is lower has gone back."""
+        found = self.connection.execute(
+            "SELECT last_row FROM batches WHERE frontend = ? AND spool = ?"
+            " ORDER BY first_row DESC, last_row DESC LIMIT 1",
+            (frontend, spool_id),
+        ).get
+        return int(found or 0)
+
     def post(self, batch: BatchMessage, now_ms: int) -> Posted:
         """Book a batch whose MAC and digest the caller has verified; returns after COMMIT and heads file.
 
         The same name gets the receipt it got before; after a restore (R17) the same under the generation in force,
         since a front-end that knows of the restore ignores receipts of an earlier one.
 
+        Row numbers that were booked before with another content are a batch of their own: a spool that was put back
+        from a backup numbers its rows again (`went_back`). What its records are decides what is booked.
+
         Raises:
-            BatchConflict: the same rows of the same spool under another digest; nothing was changed.
             BatchRefused: numbers that no ledger can hold; nothing was changed.
             LedgerFailure: the disk refused; nothing counts until the ledger is opened again.
         """
         name = batch.name
-        known = self.connection.execute(
-            "SELECT digest, receipt, position, generation FROM batches WHERE frontend = ? AND spool = ?"
-            " AND first_row = ? AND last_row = ?",
-            (name.frontend, name.spool_id, name.first_row, name.last_row),
-        ).fetchone()
+        with failing_as("not looked up"):
+            known = self.connection.execute(
+                "SELECT receipt, position, generation FROM batches WHERE frontend = ? AND spool = ?"
+                " AND first_row = ? AND last_row = ? AND digest = ?",
+                (name.frontend, name.spool_id, name.first_row, name.last_row, name.digest),
+            ).fetchone()
         if known is not None:
-            digest, receipt, position, generation = known
-            if digest != name.digest:
-                raise BatchConflict(frontend=name.frontend, first_row=name.first_row, last_row=name.last_row)
+            receipt, position, generation = known
             return Posted(receipt if generation == self.generation else self._renewed(receipt), position, None)
         try:
-            return self._transaction(lambda: self._post(batch, now_ms))
+            with collector_paused():
+                return self._transaction(lambda: self._post(batch, now_ms))
         except (OverflowError, OutOfRange, ValueError) as error:
             # times beyond the year 9999, sums or offsets beyond their fields: no front-end of ours makes them
             says = f"rows {name.first_row}–{name.last_row} hold what no ledger can: {type(error).__name__}"
@@ -354,7 +369,7 @@ class Ledger:
 
     def _transaction(self, work: Callable[[], tuple[T, bytes]]) -> T:
         """Run `work` in one transaction, commit, append its head; whatever fails leaves no trace."""
-        try:
+        with failing_as("not booked"):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 done, line = work()
@@ -362,20 +377,26 @@ class Ledger:
             except BaseException:
                 self._roll_back()
                 raise
-        except apsw.Error as error:
-            raise LedgerFailure(f"not booked: {type(error).__name__}: {error}") from error
-        self._load()
+        with failing_as("booked, but not read back"):
+            self._load()
         if self._anchor is not None:
             self._anchor.append(line)
         return done
 
     def _roll_back(self) -> None:
-        try:
+        with failing_as("not rolled back"):
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             self.books.forget()
-        except apsw.Error as error:
-            raise LedgerFailure(f"not rolled back: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def failing_as(says: str) -> Iterator[None]:
+    """What the disk refuses is a LedgerFailure, whatever was being done."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise LedgerFailure(f"{says}: {type(error).__name__}: {error}") from error
 
 
 def row_digest(row_id: int, packed: bytes | memoryview) -> bytes:

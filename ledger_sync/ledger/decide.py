@@ -238,6 +238,7 @@ def judge_again(work: Work, item: int) -> PostingResult | Flaw:
         unproven_limit_cents=work.unproven_limit_cents,
     )  # fmt: skip
     result = judge.judge(record, checked.body)
+    work.books.write_postings()  # the next one asks the table
     if result in QUARANTINED:
         return Flaw(result, REASONS[result])
     state.highest = max(state.highest, sequence)

@@ -7,7 +7,6 @@
     ├── LedgerDamaged     the file contradicts its heads file or itself; `verify` names the row
     ├── VerbRefused       an operator's request that the books do not allow; nothing was changed
     └── BatchRefused      a batch that cannot be booked whole; carries the code of the REFUSAL
-        └── BatchConflict same rows of one spool with another content: alarm
 
 No message holds a seal, a key, a full card number or a record.
 """
@@ -50,11 +49,3 @@ class BatchRefused(LedgerError):
     def __init__(self, says: str, *, first_row: int) -> None:
         super().__init__(says)
         self.first_row = first_row
-
-
-class BatchConflict(BatchRefused):
-    """The same rows of the same spool were booked before with another content (R16)."""
-
-    def __init__(self, *, frontend: int, first_row: int, last_row: int) -> None:
-        says = f"rows {first_row}–{last_row} of front-end {frontend} were booked with another content"
-        super().__init__(says, first_row=first_row)

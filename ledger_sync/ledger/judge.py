@@ -36,8 +36,15 @@ from ledger_sync.ledger.books import Booked, Books, CardState, Held, Standing
 from ledger_sync.ledger.claims import Claim, Claims
 from ledger_sync.ledger.flows import CLAIMING, DEBITS, book, effect, signed
 from ledger_sync.ledger.keys import LedgerKeys
-from ledger_sync.ledger.look_ups import LookUps, Proof
-from ledger_sync.ledger.proving import claimed_reference, is_proved, owes_no_proof, proof_exception, proof_number
+from ledger_sync.ledger.look_ups import LookUps
+from ledger_sync.ledger.proving import (
+    claimed_reference,
+    is_proved,
+    owes_no_proof,
+    proof_exception,
+    proof_number,
+    proof_of,
+)
 from ledger_sync.ledger.rules import RULES_1
 from ledger_sync.ledger.scribe import Record, Scribe
 from ledger_sync.ledger.sealed import SealedRecords
@@ -121,7 +128,9 @@ class Judge:
     ) -> PostingResult:
         """A proof that moves money by its own record."""
         type_ = record.head.type
-        exception = proof_exception(self._look_ups, record.identity, type_, body, card, record.trade_ms)
+        exception = proof_exception(
+            self._look_ups, card, type_, proof_of(record.identity, type_, body), record.trade_ms
+        )
         waiting = _waiting(standing, body.card, type_)
         posting = self._scribe.next_posting()
         claim = Claim(
@@ -174,7 +183,7 @@ class Judge:
             self._scribe.note_completion(posting, body, proof, origin.merchant, "nothing new", None)
             return R.COMPLETION_NOTHING_NEW
         identity = (body.original_terminal, body.original_epoch, body.original_sequence)
-        exception = proof_exception(self._look_ups, identity, type_, body, card, record.trade_ms)
+        exception = proof_exception(self._look_ups, card, type_, proof_of(identity, type_, body), record.trade_ms)
         waiting = _waiting(standing, body.card, type_)
         merchant = origin.merchant if waiting is None or waiting.merchant is None else waiting.merchant
         if type_ == RecordType.LOAD:
@@ -204,11 +213,13 @@ class Judge:
             if type_ == RecordType.LOAD:
                 return  # its loads have a counter of their own
         else:
-            taken = signed(type_, body.amount_cents)
-            self._look_ups.note_proof(card.number, Proof(body.counter, identity, taken, body.balance_after_cents))
+            self._look_ups.note_proof(card.number, proof_of(identity, type_, body))
         if body.counter > card.top_counter:
             card.top_counter, card.top_balance_cents = body.counter, body.balance_after_cents
             # Resolving a grey moves nothing on the mirror: without this the counter would be forgotten at a restart.
+            self._books.changed_cards[card.number] = card
+        elif body.counter == card.top_counter and card.aes_uid == card.uid and self._rules > RULES_1:
+            card.top_balance_cents = None  # used twice: the next one is compared with both
             self._books.changed_cards[card.number] = card
 
     def _link(

@@ -7,7 +7,6 @@ cost 1 KB each: caches are bounded.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Final, Generic, TypeVar
 
@@ -20,37 +19,42 @@ from protocol.mac import MacKey
 from protocol.signed import Certificate, Signer, SoftwareSigner
 
 KEYSTORE_KIND: Final = "ledger"
-SEAL_KEYS_CACHED_MAX: Final = 16_384  # every terminal of the largest site; 16 MB
-CARD_KEYS_CACHED_MAX: Final = 32_768  # a site's daily cards; 32 MB
+SEAL_KEYS_CACHED_MAX: Final = 32_768  # every terminal of the largest site in the recent half; 32 MB
+CARD_KEYS_CACHED_MAX: Final = 65_536  # those of a day (32,768 in the recent half) and the day before; 64 MB
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
 class KeyCache(Generic[K, V]):
-    """Least recently used keys or keyed contexts; a look-up that hits costs one dictionary access in most cases."""
+    """Keys or keyed contexts used lately; a look-up that hits costs one access to a plain dictionary.
 
-    __slots__ = ("_entries", "_entries_max", "_make")
+    Two halves: what is used goes to the recent one; when that is full it becomes the older one, and what the older one
+    still held is forgotten. So nothing used within the last half of the names is lost, and no hit moves anything.
+    """
+
+    __slots__ = ("_half_max", "_make", "_older", "recent")
 
     def __init__(self, make: Callable[[K], V | None], *, entries_max: int) -> None:
-        self._entries: OrderedDict[K, V | None] = OrderedDict()
-        self._entries_max = entries_max
+        self.recent: dict[K, V | None] = {}
+        """For loops over many records; a miss is for `get`, which may put another dictionary in its place."""
+        self._older: dict[K, V | None] = {}
+        self._half_max = entries_max // 2
         self._make = make
 
     def get(self, name: K) -> V | None:
         """The key, or None where no master gives one."""
         try:
-            key = self._entries[name]
+            return self.recent[name]
         except KeyError:
-            key = self._entries[name] = self._make(name)
-            if len(self._entries) > self._entries_max:
-                self._entries.popitem(last=False)
-            return key
-        self._entries.move_to_end(name)
+            key = self._older.pop(name) if name in self._older else self._make(name)
+        if len(self.recent) >= self._half_max:
+            self.recent, self._older = {}, self.recent
+        self.recent[name] = key
         return key
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.recent) + len(self._older)
 
 
 class LedgerKeys:
@@ -86,10 +90,8 @@ class LedgerKeys:
             self._make_seal_key, entries_max=SEAL_KEYS_CACHED_MAX
         )
         """By (terminal, epoch, proof suite)."""
-        self.card_keys: KeyCache[tuple[int, bytes], MacKey] = KeyCache(
-            self._make_card_key, entries_max=CARD_KEYS_CACHED_MAX
-        )
-        """TAC keys of AES cards by (key version, card UID)."""
+        self.card_keys: KeyCache[bytes, MacKey] = KeyCache(self._make_card_key, entries_max=CARD_KEYS_CACHED_MAX)
+        """TAC keys of AES cards by UID ‖ key version, as they stand in a record."""
         self.pboc_keys: KeyCache[tuple[int, bytes], bytes] = KeyCache(
             self._make_pboc_key, entries_max=CARD_KEYS_CACHED_MAX
         )
@@ -134,14 +136,17 @@ class LedgerKeys:
         assert key is not None
         return key
 
+    def card_key(self, version: int, uid: bytes) -> MacKey | None:
+        """The TAC key of an AES card; None: no master of that version."""
+        return self.card_keys.get(uid + version.to_bytes(1, "big"))
+
     def _make_seal_key(self, name: tuple[int, int, int]) -> MacKey:
         terminal, epoch, suite = name
         return MacKey(seal_key(self._seal_master, terminal=terminal, epoch=epoch, proof_suite=suite), suite)
 
-    def _make_card_key(self, name: tuple[int, bytes]) -> MacKey | None:
-        version, uid = name
-        master = self._tac_masters.get(version)
-        return None if master is None else MacKey(card_key(master, uid))
+    def _make_card_key(self, name: bytes) -> MacKey | None:
+        master = self._tac_masters.get(name[-1])
+        return None if master is None else MacKey(card_key(master, name[:-1]))
 
     def _make_pboc_key(self, name: tuple[int, bytes]) -> bytes | None:
         version, uid = name

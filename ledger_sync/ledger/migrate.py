@@ -3,6 +3,7 @@
     1 → 2   decisions of two persons
     2 → 3   every record type of the terminal kinds: tables that gained columns or values are made anew under their
             own names, so that their SQL is what `verify` compares with; the large ones are left alone
+    3 → 4   a batch is named by its digest too, wherever its rows were numbered before (R16)
 
 A migrated ledger goes on under the posting rules of its time until an `upgrade` operation says otherwise.
 """
@@ -14,7 +15,7 @@ from typing import Final
 import apsw
 
 from ledger_sync.ledger.rules import RULES_1
-from ledger_sync.ledger.tables import CLAIMS, COMPLETIONS, DECISIONS, LOAD_ORDERS, META, SUSPENSE
+from ledger_sync.ledger.tables import BATCHES, CLAIMS, COMPLETIONS, DECISIONS, LOAD_ORDERS, META, SUSPENSE
 from protocol.codes import RecordType
 
 OLDEST_VERSION: Final = 1
@@ -30,6 +31,12 @@ _MADE_ANEW: Final = (
 
 def migrate(connection: apsw.Connection, version: int) -> None:
     """From `version` to the newest; within the caller's transaction."""
+    if version < 3:
+        _to_every_record_type(connection, version)
+    _make_anew(connection, "batches", BATCHES, "*")
+
+
+def _to_every_record_type(connection: apsw.Connection, version: int) -> None:
     for table, sql, columns in _MADE_ANEW:
         _make_anew(connection, table, sql, columns)
     if version == 1:

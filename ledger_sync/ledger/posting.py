@@ -1,27 +1,30 @@
 """Posting one batch: rows taken apart, both proofs checked, money booked, a result byte per record (R2–R4, R10, R19).
 
-Purchases that can meet nothing (a sequence above the highest posted of their terminal, a card counter above the
-highest seen of their card) take the short way in `_records`; everything else is judged in `judge`. The caller owns
-the transaction.
+Purchases above the highest sequence posted of their terminal take the short way of `purchases`: first all proofs of the
+batch are checked, then what is to be asked of the file is asked with one query for all, then it is booked in order.
+Everything else is judged in `judge`, between them, at its place. The caller owns the transaction.
 """
 
 from __future__ import annotations
 
-import struct
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from ledger_sync.ledger.accounts import MERCHANT_BASE, MIRROR_BASE
-from ledger_sync.ledger.books import ACTIVE, Books, CardState, PostingRow, TerminalState
+from ledger_sync.ledger.books import Books, TerminalState
 from ledger_sync.ledger.checks import QUARANTINED, REASONS, Flaw, check_record
-from ledger_sync.ledger.evidence import PURCHASE_BYTES, PURCHASE_RECORD, SEALED_BYTES, Piece, pieces
+from ledger_sync.ledger.evidence import PURCHASE_BYTES, Piece, piece_at
 from ledger_sync.ledger.judge import Judge, Record
 from ledger_sync.ledger.keys import LedgerKeys
 from ledger_sync.ledger.look_ups import LookUps
 from ledger_sync.ledger.notes import note
+from ledger_sync.ledger.purchases import Frame, Good, Purchases
+from ledger_sync.ledger.purchases import Place as PlaceOfBatch
 from ledger_sync.ledger.quarantine import Claim, Place, quarantine, release_quarantined
-from ledger_sync.ledger.scribe import INSERT_POSTING
-from protocol.codes import CardKind, PostingResult, RecordType, RowKind
+from ledger_sync.ledger.rules import RULES_1
+from protocol.codes import PostingResult, RowKind
 from protocol.errors import Malformed
 from protocol.link_messages import ReceiptException, Row
 from protocol.records import RecordHead, seal_of
@@ -36,9 +39,6 @@ UNLISTED: Final = NOT_BOOKED | {
     int(PostingResult.NOTED),
 }
 """Results that a receipt does not list as exceptions (docs/protocol.md §11.4)."""
-
-_TAC: Final = struct.Struct("!BIHIIHIIi")  # docs/protocol.md §7.3
-assert _TAC.size == 29
 
 
 @dataclass(slots=True)
@@ -60,6 +60,10 @@ class Outcome:
     @property
     def posted(self) -> int:
         return len(self.results) - self.duplicates - self.quarantined
+
+
+_NOTES: Final = (RowKind.BASELINE, RowKind.TOMBSTONE)
+"""Rows that are no records."""
 
 
 class BatchPoster:
@@ -92,31 +96,36 @@ class BatchPoster:
         self._judge = Judge(
             books, self._look_ups, keys, now_ms=now_ms, rules=rules, unproven_limit_cents=unproven_limit_cents
         )
-        self._postings: list[PostingRow] = []
+        place = PlaceOfBatch(position, currency, first_open_day, self._today, rules > RULES_1)
+        self._purchases = Purchases(books, self._look_ups, keys, place)
         self._outcome = Outcome()
 
     def post(self, rows: list[Row]) -> Outcome:
-        """Post all rows, then write what the short way collected; entries are still to be flushed."""
-        self._books.release_id("postings", self._books.next_id("postings", "posting"))  # now it is known
-        for row_id, packed in rows:
-            self._row(row_id, packed)
-        self._books.connection.executemany(INSERT_POSTING, self._postings)
-        self._outcome.sum_cents += self._judge.sum_cents
+        """Post all rows; what the books keep of them is still to be flushed."""
+        decoded = [_decoded(packed) for _, packed in rows]
+        self._purchases.load_cards([row for row in decoded if isinstance(row, PackedRow)])
+        checked = [self._checked(row) for row in decoded]
+        self._look_ups.prefetch_proofs(self._purchases.late)
+        for (row_id, packed), row, good in zip(rows, decoded, checked, strict=True):
+            if isinstance(row, Malformed):
+                self._broken_row(row_id, bytes(packed), str(row))
+            elif row.kind in _NOTES:
+                result = note(self._books, self._keys, row, Place(self._position, row_id, 0))
+                self._result(result, row.terminal, row.epoch, row.first, row_id)
+            else:
+                self._records(row, row_id, good)
+        self._outcome.sum_cents = self._judge.sum_cents + self._purchases.sum_cents
         return self._outcome
 
     # -- rows
 
-    def _row(self, row_id: int, packed: bytes | memoryview) -> None:
-        try:
-            row = decode(packed)
-        except Malformed as error:
-            self._broken_row(row_id, bytes(packed), str(error))
-            return
-        if row.kind in (RowKind.BASELINE, RowKind.TOMBSTONE):
-            result = note(self._books, self._keys, row, Place(self._position, row_id, 0))
-            self._result(result, row.terminal, row.epoch, row.first, row_id)
-        else:
-            self._records(row, row_id)
+    def _checked(self, row: PackedRow | Malformed) -> Good:
+        if isinstance(row, Malformed) or row.kind in _NOTES:
+            return []
+        state = self._books.terminals.get((row.terminal, row.epoch))
+        if state is None or row.first <= state.highest:
+            return []
+        return self._purchases.check(row, state)
 
     def _broken_row(self, row_id: int, packed: bytes, why: str) -> None:
         """A row whose own layout is wrong, which no front-end of ours makes: the claimed range is quarantined."""
@@ -130,103 +139,62 @@ class BatchPoster:
         for sequence in range(head.first, head.first + max(1, claimed)):
             self._result(result, head.terminal, head.epoch, sequence & 0xFFFF_FFFF, row_id)
 
-    def _records(self, row: PackedRow, row_id: int) -> None:
+    def _records(self, row: PackedRow, row_id: int, good: Good) -> None:
+        """The records of a row in order: as many as possible the short way, each other one by itself."""
         state = self._books.terminals.get((row.terminal, row.epoch))
         days = trade_days(row.trade_ms, self._utc_offset_ms)
-        if state is None:
-            for piece in pieces(row):
-                self._unbooked(piece, row, row_id, None, PostingResult.QUARANTINED_UNKNOWN_TERMINAL)
-            return
-        self._books.touched_terminals[state.id] = state
-        if row.first <= max(state.highest, state.completed_to):
-            self._look_ups.prefetch(state, row.first, row.last)
-            index, offset = 0, 0
-        else:
-            index, offset = self._purchases(row, row_id, state, days)
-        for piece in pieces(row, offset=offset, index=index):
-            self._piece(piece, row, row_id, state, days[piece.index])
+        if state is not None:
+            self._books.touched_terminals[state.id] = state
+            if row.first <= max(state.highest, state.completed_to):
+                self._look_ups.prefetch(state, row.first, row.last)
+                good = []
+        index = offset = 0
+        while index < len(row.trade_ms):
+            if state is not None and good:
+                booked = self._short(Frame(row, row_id, state, days), good, index, offset)
+                index += booked
+                offset += booked * PURCHASE_BYTES
+                if index == len(row.trade_ms):
+                    return
+            piece = piece_at(row, index, offset)
+            self._piece(piece, row, row_id, state, days[index])
+            if piece.is_rest:
+                return
+            index += 1
+            offset += len(piece.raw)
+            good = []
+            is_above = state is not None and row.first + index > max(state.highest, state.completed_to)
+            if state is not None and is_above and self._rules > RULES_1:
+                good = self._purchases.check(row, state, index=index, offset=offset)
 
-    # -- the short way
-
-    def _purchases(self, row: PackedRow, row_id: int, state: TerminalState, days: list[int]) -> tuple[int, int]:
-        """Post leading purchases that can meet nothing; (index, offset) of the first record left over.
-
-        Seals are checked before anything in a record is believed, card proofs before anything is booked.
-        """
-        books, payload = self._books, row.payload
-        terminal, epoch, sequence = row.terminal, row.epoch, row.first
-        count = min(len(payload) // PURCHASE_BYTES, len(days)) if state.takes_money else 0
-        seal_holds = self._keys.seal_key(terminal, epoch, state.suite).verifies
-        tac_key = self._keys.card_keys.get
-        cards, next_ids, entries, totals = books.cards, books.next_ids, books.entries, books.totals
-        results, fresh, proofs = self._outcome.results, state.fresh, self._look_ups.fresh_proofs
-        view = memoryview(payload)
-        offset = total = 0
-        for index in range(count):
-            (
-                kind, length, suite, version, of_epoch, _, of_terminal, of_sequence, _, _, running_count, running_sum,
-                merchant, number, uid, key_version, amount, balance, counter, currency, _, proof, _, seal,
-            ) = PURCHASE_RECORD.unpack_from(payload, offset)  # fmt: skip
-            card = cards.get(number) or books.card(number)
-            if (
-                kind != RecordType.PURCHASE
-                or length != PURCHASE_BYTES
-                or version
-                or (of_terminal, of_epoch, of_sequence, suite, currency)
-                != (terminal, epoch, sequence, state.suite, self._currency)
-                or not amount
-                or card is None
-                or card.uid != uid
-                or card.kind != CardKind.AES
-                or counter <= card.top_counter
-                or not seal_holds(seal, view[offset : offset + SEALED_BYTES])
-            ):
-                break
-            key = tac_key((key_version, uid))
-            if key is None or not key.verifies(
-                proof, _TAC.pack(kind, amount, currency, number, terminal, epoch, sequence, counter, balance)
-            ):
-                break
-            trade_ms, day = row.trade_ms[index], days[index]
-            result = _exception(card, counter, amount, balance, trade_ms)
-            booked_on = booking_day(day, self._first_open_day, self._today)
-            posting = next_ids["postings"]
-            next_ids["postings"] = posting + 1
-            posted = (
-                posting, terminal, epoch, sequence, seal, kind, result, number, counter, amount, balance, merchant,
-                running_count, running_sum, trade_ms, day, booked_on, self._position, row_id, index,
-            )  # fmt: skip
-            self._postings.append(posted)
-            fresh[sequence] = proofs[number, counter] = posted
-            entries.append((posting, MIRROR_BASE + number, booked_on, -amount))
-            account = (MERCHANT_BASE + merchant, booked_on)
-            totals[account] = totals.get(account, 0) + amount
-            card.mirror_cents -= amount
-            card.top_counter, card.top_balance_cents = counter, balance
-            books.changed_cards[number] = card
-            total += amount
-            results.append(result)
-            if result:
-                self._list_exception(result, terminal, epoch, sequence, row_id)
-            offset += PURCHASE_BYTES
-            sequence += 1
-        self._outcome.sum_cents += total
-        self._posted_up_to(sequence - 1, row, state)
-        return sequence - row.first, offset
-
-    def _posted_up_to(self, last: int, row: PackedRow, state: TerminalState) -> None:
-        """A row's purchases up to `last` are posted; those that had been quarantined are so no more."""
+    def _short(self, frame: Frame, good: Good, index: int, offset: int) -> int:
+        """Book leading purchases from `index` on; those that had been quarantined are so no more."""
+        results = self._outcome.results
+        before = len(results)
+        booked = self._purchases.book(frame, good, index=index, results=results)
+        if not booked:
+            return 0
+        row, state = frame.row, frame.state
+        first, last = row.first + index, row.first + index + booked - 1
+        if any(results[before:]):
+            for sequence, result in enumerate(results[before:], first):
+                if result not in UNLISTED:
+                    self._list_exception(result, row.terminal, row.epoch, sequence, frame.row_id)
         state.highest = max(state.highest, last)
-        for sequence in range(row.first, min(last, state.quarantined_to) + 1):
-            at = (sequence - row.first) * PURCHASE_BYTES
+        for sequence in range(first, min(last, state.quarantined_to) + 1):
+            at = offset + (sequence - first) * PURCHASE_BYTES
             raw = row.payload[at : at + PURCHASE_BYTES]
             release_quarantined(self._books, state, sequence, raw, self._position)
+        return booked
 
     # -- the long way
 
-    def _piece(self, piece: Piece, row: PackedRow, row_id: int, state: TerminalState, day: int) -> None:
+    def _piece(self, piece: Piece, row: PackedRow, row_id: int, state: TerminalState | None, day: int) -> None:
         """Check format, seal and type of one record, and have it judged."""
         raw = piece.raw
+        if state is None:
+            self._unbooked(piece, row, row_id, None, PostingResult.QUARANTINED_UNKNOWN_TERMINAL)
+            return
         if piece.is_rest:
             self._unbooked(piece, row, row_id, state, PostingResult.QUARANTINED_FORMAT, "record cannot be followed")
             return
@@ -282,12 +250,22 @@ class BatchPoster:
         self._outcome.exceptions.append(exception)
 
 
-def _exception(card: CardState, counter: int, amount: int, balance: int, trade_ms: int) -> int:
-    """Result of a proved debit whose counter is above all seen of its card: posted, card state, or balance."""
-    if card.status != ACTIVE and card.is_exception_at(trade_ms):
-        return PostingResult.POSTED_CARD_STATE
-    if card.mirror_cents < amount:
-        return PostingResult.POSTED_BALANCE
-    if counter == card.top_counter + 1 and card.top_balance_cents not in (None, balance + amount):
-        return PostingResult.POSTED_BALANCE
-    return PostingResult.POSTED
+def _decoded(packed: bytes | memoryview) -> PackedRow | Malformed:
+    try:
+        return decode(packed)
+    except Malformed as error:
+        return error
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """A batch makes ten thousand tuples that live to its end, and no cycle: each collection within it would walk over
+    all cards and keys for nothing, a tenth of the batch's time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

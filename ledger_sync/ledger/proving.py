@@ -12,7 +12,7 @@ from hmac import compare_digest
 from ledger_sync.ledger.books import UNKNOWN, CardState
 from ledger_sync.ledger.flows import signed
 from ledger_sync.ledger.keys import LedgerKeys
-from ledger_sync.ledger.look_ups import LookUps
+from ledger_sync.ledger.look_ups import LookUps, Proof
 from ledger_sync.ledger.rules import RULES_1
 from protocol.cards.pboc_macs import (
     TAC_BYTES,
@@ -45,7 +45,7 @@ def is_proved(
             return False
         kind = card.kind
     if kind == CardKind.AES:
-        key = keys.card_keys.get((body.key_version, body.uid))
+        key = keys.card_key(body.key_version, body.uid)
         return key is not None and verify_card_proof(key, head, body)
     return kind == CardKind.PBOC and rules > RULES_1 and _is_proved_by_pboc(keys, head, body)
 
@@ -92,6 +92,11 @@ def proof_number(card: CardState, body: Transaction | Completion) -> int:
     return body.counter
 
 
+def proof_of(identity: tuple[int, int, int], type_: int, body: Transaction | Completion) -> Proof:
+    """What its neighbours by counter are compared with."""
+    return Proof(body.counter, identity, signed(type_, body.amount_cents), body.balance_after_cents)
+
+
 def claimed_reference(card: CardState | None, body: Completion) -> int:
     """What a refund, load or meal that a completion brings refers to: of a PBOC load the clock stands beside it."""
     is_purse = card is not None and card.kind == CardKind.PBOC and card.uid is not None
@@ -100,29 +105,26 @@ def claimed_reference(card: CardState | None, body: Completion) -> int:
     return body.reference
 
 
-def proof_exception(
-    look_ups: LookUps, identity: tuple[int, int, int], type_: int, body: Transaction | Completion, card: CardState,
-    trade_ms: int,
-) -> PostingResult | None:  # fmt: skip
+def proof_exception(look_ups: LookUps, card: CardState, type_: int, new: Proof, trade_ms: int) -> PostingResult | None:
     """The gravest exception that a proof deserves by itself: counter reused, card state, balance (R19)."""
-    taken = signed(type_, body.amount_cents)
+    taken, counter, balance = new.taken_cents, new.counter, new.balance_cents
     differs = card.mirror_cents < taken
     if card.kind == CardKind.PBOC and card.uid is not None:  # nothing proves its counter: a hint
-        more_cents = body.balance_after_cents + taken - (card.top_balance_cents or 0)
-        if type_ == RecordType.PURCHASE and body.counter == card.top_counter + 1 and card.top_balance_cents is not None:
+        more_cents = balance + taken - (card.top_balance_cents or 0)
+        if type_ == RecordType.PURCHASE and counter == card.top_counter + 1 and card.top_balance_cents is not None:
             # loads have a counter of their own: between two purchases the balance may have risen by what was ordered
-            differs |= more_cents < 0 or (more_cents > 0 and not look_ups.was_topped_up(body.card))
+            differs |= more_cents < 0 or (more_cents > 0 and not look_ups.was_topped_up(card.number))
     else:
-        if body.counter == 1 and card.uid is not None:
-            differs |= card.opening_cents - taken != body.balance_after_cents
-        for proof in look_ups.proofs_near(body.card, body.counter):
-            if proof.counter == body.counter:
-                if proof.identity != identity:
+        if counter == 1 and card.uid is not None:
+            differs |= card.opening_cents - taken != balance
+        for proof in look_ups.proofs_near(card.number, counter):
+            if proof.counter == counter:
+                if proof.identity != new.identity:
                     return PostingResult.POSTED_COUNTER_REUSED
-            elif proof.counter < body.counter:
-                differs |= proof.balance_cents - taken != body.balance_after_cents
+            elif proof.counter < counter:
+                differs |= proof.balance_cents - taken != balance
             else:
-                differs |= body.balance_after_cents - proof.taken_cents != proof.balance_cents
+                differs |= balance - proof.taken_cents != proof.balance_cents
     if card.is_exception_at(trade_ms):
         return PostingResult.POSTED_CARD_STATE
     return PostingResult.POSTED_BALANCE if differs else None

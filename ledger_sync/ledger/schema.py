@@ -12,10 +12,11 @@ from ledger_sync.ledger.migrate import OLDEST_VERSION, migrate
 from ledger_sync.ledger.tables import TABLES
 
 APPLICATION_ID: Final = 0x4F434C47  # "OCLG"
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 SQLITE_VERSION_MIN: Final = 3_051_003  # first without the WAL-reset corruption
 BUSY_MS_MAX: Final = 5_000  # a report that is reading; never another writer
 CACHE_KIB: Final = 64 * 1024
+MEMORY: Final = ":memory:"  # `verify` makes the books anew there
 WAL_PAGES_MAX: Final = 4_000  # 16 MiB between checkpoints
 
 
@@ -40,7 +41,7 @@ def open_writer(path: str, *, vfs: str | None = None, create: bool = False) -> a
     except apsw.Error as error:
         raise LedgerFailure(f"cannot open the ledger: {error}") from error
     try:
-        _configure(connection, in_memory=path == ":memory:")
+        _configure(connection, in_memory=path == MEMORY)
         if create:
             _create(connection)
         _upgrade(connection)

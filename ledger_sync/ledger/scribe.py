@@ -15,7 +15,6 @@ from protocol.record_bodies import Body, Completion, Doubt, Grey
 from protocol.records import RecordHead
 
 R = PostingResult
-INSERT_POSTING: Final = "INSERT INTO postings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 GREY: Final = "grey"
 UNPROVEN: Final = "unproven"
 OVER_LIMIT: Final = "over_limit"
@@ -62,8 +61,7 @@ class Scribe:
         head, place = record.head, record.place
         if posting is None:
             posting = self.next_posting()
-        self._books.connection.execute(
-            INSERT_POSTING,
+        self._books.postings.append(
             (posting, head.terminal, head.epoch, head.sequence, record.seal, head.type, int(result), card, proof,
              amount, balance, merchant, head.running_count, head.running_sum_cents, record.trade_ms,
              record.trade_day, record.booking_day, place.position, place.row_id, place.index),

@@ -172,7 +172,7 @@ class LedgerService:
         self._frontends[wire.frontend] = wire
         now_ms = self._clock.now_ms()
 
-        def work(ledger: Ledger) -> list[bytes]:
+        def work(ledger: Ledger) -> tuple[int, list[bytes]]:
             welcome = LinkWelcome(
                 site=ledger.site,
                 generation=ledger.generation,
@@ -183,12 +183,17 @@ class LedgerService:
             )
             newest = catalogue.current(ledger.connection, self._keys)
             messages = [encode_down(welcome, self._keys.signer)]
-            return messages if newest is None else [*messages, encode_down(newest.snapshot(), self._keys.signer)]
+            if newest is not None:
+                messages.append(encode_down(newest.snapshot(), self._keys.signer))
+            return ledger.booked_to(hello.frontend, hello.spool_id), messages
 
-        def welcomed(messages: list[bytes] | None, error: BaseException | None) -> None:
-            if messages is None:
+        def welcomed(found: tuple[int, list[bytes]] | None, error: BaseException | None) -> None:
+            if found is None:
                 self._refuse_later(wire, error)
                 return
+            booked_to, messages = found
+            if hello.last_row < booked_to:
+                self._went_back(wire.frontend, hello.last_row, booked_to)
             wire.up()
             for message in messages:
                 wire.send(message)
@@ -245,6 +250,13 @@ class LedgerService:
         facts = {"frontend": wire.frontend, "terminal": report.terminal, "kind": kind, "text": report.text}
         self._reports.append({"at_ms": self._clock.now_ms(), **facts})
         self._log("ledger.frontend_reports", alarm=True, **facts)
+
+    def _went_back(self, frontend: int, last_row: int, booked_to: int) -> None:
+        """A spool ends before rows that were booked from it: a backup was put back. Nothing is refused (R16, R19)."""
+        text = f"the spool ends at row {last_row}, row {booked_to} was booked: a backup of it was put back"
+        facts = {"frontend": frontend, "terminal": 0, "kind": "spool_went_back", "text": text}
+        self._reports.append({"at_ms": self._clock.now_ms(), **facts})
+        self._log("ledger.spool_went_back", alarm=True, frontend=frontend, last_row=last_row, booked_to=booked_to)
 
     def pinged(self, wire: FrontEndWire, ping: Ping) -> None:
         wire.send(encode_down(Pong(ping.nonce), self._keys.signer))

@@ -16,14 +16,18 @@ CREATE TABLE operations (
     operation INTEGER PRIMARY KEY, after_position INTEGER NOT NULL, at_ms INTEGER NOT NULL,
     operator TEXT NOT NULL, verb TEXT NOT NULL, arguments TEXT NOT NULL, hash BLOB NOT NULL
 ) STRICT;
+"""
+BATCHES: Final = """
 CREATE TABLE batches (
     position INTEGER PRIMARY KEY, generation INTEGER NOT NULL, posted_ms INTEGER NOT NULL,
     frontend INTEGER NOT NULL, spool BLOB NOT NULL, first_row INTEGER NOT NULL, last_row INTEGER NOT NULL,
     digest BLOB NOT NULL, results BLOB NOT NULL, chain BLOB NOT NULL,
     posted INTEGER NOT NULL, duplicates INTEGER NOT NULL, quarantined INTEGER NOT NULL, sum_cents INTEGER NOT NULL,
     receipt BLOB NOT NULL,
-    UNIQUE (frontend, spool, first_row, last_row)
+    UNIQUE (frontend, spool, first_row, last_row, digest)
 ) STRICT;
+"""
+_ROWS: Final = """
 CREATE TABLE evidence (
     evidence INTEGER PRIMARY KEY, position INTEGER NOT NULL, row_id INTEGER NOT NULL,
     digest BLOB NOT NULL, packed BLOB NOT NULL,
@@ -169,7 +173,9 @@ CREATE TABLE event_totals (
 ) STRICT;
 """
 """What proofs refer to, cards without proofs, and events: with version 3."""
-TABLES: Final = _EVIDENCE + META + _REGISTERS + LOAD_ORDERS + _BOOKS + SUSPENSE + COMPLETIONS + DECISIONS + CLAIMS
+TABLES: Final = (
+    _EVIDENCE + BATCHES + _ROWS + META + _REGISTERS + LOAD_ORDERS + _BOOKS + SUSPENSE + COMPLETIONS + DECISIONS + CLAIMS
+)
 
 DERIVED_TABLES: Final = (
     ("meta", "one"),

@@ -16,7 +16,7 @@ from ledger_sync.spool.batches import Batch
 from protocol.limits import BATCHES_OUTSTANDING_MAX
 from protocol.link_messages import BatchMessage, Receipt
 from protocol.ports import Clock, Log
-from protocol.rows import peek
+from protocol.rows import owner
 
 
 @dataclass(slots=True)
@@ -104,10 +104,7 @@ class Outbox:
 
     def _take(self, batch: Batch) -> None:
         self._claimed_up_to = batch.name.last_row
-        terminals = set()
-        for _, row in batch.rows:
-            head = peek(row)
-            terminals.add((head.terminal, head.epoch))
+        terminals = {owner(row) for _, row in batch.rows}
         self._outstanding.append(_Outstanding(batch, terminals, self._clock.monotonic_ms()))
         self.batches_sent += 1
         self._send(BatchMessage(batch.name, list(batch.rows)))

@@ -14,6 +14,7 @@ import apsw
 
 from ledger_sync.errors import SpoolDamaged
 from ledger_sync.spool.epochs import Epochs, EpochState
+from ledger_sync.spool.fold import COUNTED, COUNTED_MAX, FOLD_ROWS_MAX, counted_times, fold_rows, fold_totals
 from ledger_sync.spool.intake import (
     AnchorIntake,
     BaselineIntake,
@@ -24,33 +25,42 @@ from ledger_sync.spool.intake import (
     RecordsIntake,
     TombstoneIntake,
 )
-from ledger_sync.spool.stored import stored_seal, stored_trade_ms, suspect_stored
+from ledger_sync.spool.stored import StoredRows
 from protocol.codes import RowKind
 from protocol.errors import Malformed, RemoteError
 from protocol.messages import Baseline, Tombstone, decode_up
 from protocol.ranges import Decision, Range, Verdict, agree
-from protocol.records import LENGTH_OFFSET, Summary, previous_seal, seal_of, summarise, walk
-from protocol.rows import PackedRow
-from protocol.trade_time import UtcOffset, measured_anchor_ms, trade_days, trade_times
+from protocol.records import LENGTH_OFFSET, Single, Summary, previous_seal, seal_of, single_cents, summarise, walk
+from protocol.rows import PackedRow, encode_single
+from protocol.trade_time import MS_PER_DS, DayByMinute, UtcOffset, measured_anchor_ms, trade_days, trade_times
 
-_INSERT_ROW: Final = "INSERT INTO rows (terminal, epoch, kind, first, last, bytes) VALUES (?, ?, ?, ?, ?, ?)"
-_ADD_TOTAL: Final = (
-    "INSERT INTO totals (terminal, epoch, trade_day, type, count, cents) VALUES (?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT DO UPDATE SET count = count + excluded.count, cents = cents + excluded.cents"
-)
+_INSERT_COUNTED: Final = "INSERT INTO counted (last_row, entries) VALUES (?, ?)"
+_INSERT_ROW: Final = "INSERT INTO rows (id, terminal, epoch, kind, first, last, bytes) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_RECORDS: Final = int(RowKind.RECORDS)  # a plain number packs at half the price
+_ACCEPTED: Final = OutcomeKind.ACCEPTED  # a member of an enum is looked up by Python code
 HOLES_REASON: Final = "more holes in this epoch than are kept apart"
 _WHOLE: Final = frozenset({Verdict.EXTENDS, Verdict.NEW_RANGE, Verdict.FILLS})
 
 
 class Acceptor:
-    """Takes up one group; `finish` writes what was gathered. The caller owns the transaction."""
+    """Takes up one group; `finish` writes what was gathered. The caller owns the transaction.
 
-    def __init__(self, connection: apsw.Connection, epochs: Epochs, utc_offset_ms: UtcOffset) -> None:
+    When it fails this object is given up with the connection: what it remembers is then ahead of the file.
+    """
+
+    def __init__(
+        self, connection: apsw.Connection, epochs: Epochs, stored: StoredRows, utc_offset_ms: UtcOffset, last_row: int
+    ) -> None:
         self._connection = connection
         self._epochs = epochs
+        self._stored = stored
         self._utc_offset_ms = utc_offset_ms
-        self._rows: list[tuple[int, int, int, int, int, bytes]] = []
-        self._totals: dict[tuple[int, int, int, int], list[int]] = {}
+        self._day_of = DayByMinute(utc_offset_ms)
+        self._last_row = last_row
+        """The highest id given out; the next is one more (AUTOINCREMENT holds that none comes twice)."""
+        self._counted_times = counted_times(connection)
+        self._rows: list[tuple[int, int, int, int, int, int, bytes]] = []
+        self._counted: list[bytes] = []
 
     def accept(self, intake: Intake) -> Outcome:
         """Take up one intake; nothing of a MALFORMED one has any effect."""
@@ -66,24 +76,37 @@ class Acceptor:
             return Outcome(OutcomeKind.MALFORMED, reason=str(error))
 
     def finish(self) -> None:
-        """Write rows, ranges and totals: everything of this group that is not yet in the transaction."""
+        """Write everything of this group that is not yet in the transaction; from time to time, fold."""
         self._write_rows()
         self._epochs.write()
-        if self._totals:
-            self._connection.executemany(
-                _ADD_TOTAL, [(*key, count, cents) for key, (count, cents) in self._totals.items()]
-            )
-            self._totals.clear()
+        if self._counted:
+            self._connection.execute(_INSERT_COUNTED, (self._last_row, b"".join(self._counted)))
+            self._counted.clear()
+            self._counted_times += 1
+        if self._counted_times >= COUNTED_MAX:
+            self._fold_totals()
+        oldest = self._epochs.oldest_recent_row()
+        if self._epochs.is_due or (oldest is not None and self._last_row - oldest >= FOLD_ROWS_MAX):
+            fold_rows(self._connection, self._epochs, self._last_row - FOLD_ROWS_MAX, self._last_row)
 
-    def forget(self) -> None:
-        """The transaction failed."""
-        self._rows.clear()
-        self._totals.clear()
-        self._epochs.forget()
+    def fold(self) -> None:
+        """Bring every table to where the rows are; inside the caller's transaction, before anything is accepted."""
+        if self._epochs.oldest_recent_row() is not None:
+            fold_rows(self._connection, self._epochs, self._last_row, self._last_row)
+        self._fold_totals()
+
+    def _fold_totals(self) -> None:
+        if self._counted_times:
+            fold_totals(self._connection)
+            self._counted_times = 0
 
     # -- records ------------------------------------------------------------------------------------------------------
 
     def _records(self, intake: RecordsIntake) -> Outcome:
+        if intake.single is not None and not intake.keep_as_suspect:
+            outcome = self._live_sale(intake, intake.single)
+            if outcome is not None:
+                return outcome
         payload = intake.payload
         found = summarise(payload)
         if found.terminal != intake.terminal or found.epoch != intake.epoch:
@@ -109,6 +132,29 @@ class Acceptor:
         self._keep(intake, found, state)
         return Outcome(OutcomeKind.ACCEPTED, *state.ack(intake.first_unacknowledged))
 
+    def _live_sale(self, intake: RecordsIntake, single: Single) -> Outcome | None:
+        """One record that continues what is held, of a measured boot, in time; None: it is not, and nothing was done.
+
+        `_continue` for one record, without columns of one: half of what a live sale costs here was making them.
+        """
+        kind, _, _, epoch, boot, terminal, sequence, uptime_ds, _, _ = single
+        payload = intake.payload
+        state = self._epochs.get(terminal, epoch)
+        anchor_ms = state.anchors_ms.get(boot)
+        tail = state.ranges.tail_before(sequence, payload[-16:-8])
+        if anchor_ms is None or tail is None or tail.trade_ms_last is None:
+            return None
+        trade_ms = anchor_ms + MS_PER_DS * uptime_ds
+        if not tail.trade_ms_last <= trade_ms <= intake.received_ms:
+            return None
+        data = encode_single(epoch, terminal, sequence, intake.received_ms, trade_ms, payload)
+        row = self._last_row = self._last_row + 1
+        self._rows.append((row, terminal, epoch, _RECORDS, sequence, sequence, data))
+        self._epochs.note_row(state, _RECORDS, sequence, sequence, row)
+        state.ranges.extend(tail, sequence, payload[-8:], trade_ms)
+        self._counted.append(COUNTED.pack(terminal, epoch, self._day_of(trade_ms), kind, 1, single_cents(single)))
+        return Outcome(_ACCEPTED, *state.ack(intake.first_unacknowledged))
+
     def _continue(self, intake: RecordsIntake, found: Summary, state: EpochState, tail: Range) -> Outcome:
         """The rule: the next records of a terminal whose last one is held. Nothing overlaps, nothing follows."""
         times = trade_times(
@@ -120,7 +166,6 @@ class Acceptor:
             predecessor_ms=tail.trade_ms_last,
             successor_ms=None,
         )
-        self._epochs.mark(intake.terminal, intake.epoch, state)
         self._add_row(intake, found, state, RowKind.RECORDS, times)
         state.ranges.extend(tail, found.last, intake.payload[-8:], times[-1])
         self._count(intake, found, times)
@@ -141,7 +186,7 @@ class Acceptor:
 
         def stored(sequence: int, floor: int) -> tuple[int, bytes] | None:
             nonlocal is_proved
-            nearest = stored_seal(self._connection, key, sequence, floor)
+            nearest = self._stored.seal(key, sequence, floor)
             is_proved &= nearest is not None and nearest[0] == sequence
             return nearest
 
@@ -189,26 +234,23 @@ class Acceptor:
         known = state.ranges.trade_ms_at(sequence)
         if known is None and state.ranges.recorded(sequence):
             self._write_rows()
-            return stored_trade_ms(self._connection, (intake.terminal, intake.epoch), sequence)
+            return self._stored.trade_ms((intake.terminal, intake.epoch), sequence)
         return known
 
     def _count(self, intake: RecordsIntake, found: Summary, times: list[int]) -> None:
         """Add to the totals (R15): every record counts under its trade day and type, cents where money moved."""
         days = trade_days(times, self._utc_offset_ms)
         types = found.types
+        key = (intake.terminal, intake.epoch)
         if days.count(days[0]) == len(days) and types.count(types[0]) == len(types):
-            self._add_total((intake.terminal, intake.epoch, days[0], types[0]), len(types), found.sum_cents)
+            self._counted.append(COUNTED.pack(*key, days[0], types[0], len(types), found.sum_cents))
             return
+        sums: dict[tuple[int, int], list[int]] = {}
         for day, kind, cents in zip(days, types, found.amounts_cents, strict=True):
-            self._add_total((intake.terminal, intake.epoch, day, kind), 1, cents)
-
-    def _add_total(self, key: tuple[int, int, int, int], count: int, cents: int) -> None:
-        total = self._totals.get(key)
-        if total is None:
-            self._totals[key] = [count, cents]
-        else:
-            total[0] += count
+            total = sums.setdefault((day, kind), [0, 0])
+            total[0] += 1
             total[1] += cents
+        self._counted += [COUNTED.pack(*key, *each, count, cents) for each, (count, cents) in sums.items()]
 
     # -- suspects -----------------------------------------------------------------------------------------------------
 
@@ -219,7 +261,7 @@ class Acceptor:
     def _keep_suspect(self, intake: RecordsIntake, found: Summary, state: EpochState) -> None:
         """Store beside the ranges: neither ranges nor totals change. The same bytes are stored once."""
         self._write_rows()
-        if suspect_stored(self._connection, (intake.terminal, intake.epoch), found.last, intake.payload):
+        if self._stored.is_suspect((intake.terminal, intake.epoch), found.last, intake.payload):
             return
         times = trade_times(
             found.boots,
@@ -253,11 +295,15 @@ class Acceptor:
                 intake.payload,
                 times,
                 known,
-            )
+            ),
+            state,
         )
 
-    def _pack(self, row: PackedRow) -> None:
-        self._rows.append((row.terminal, row.epoch, row.kind, row.first, row.last, row.encode()))
+    def _pack(self, row: PackedRow, state: EpochState) -> None:
+        data = row.encode()
+        row_id = self._last_row = self._last_row + 1
+        self._rows.append((row_id, row.terminal, row.epoch, row.kind, row.first, row.last, data))
+        self._epochs.note_row(state, row.kind, row.first, row.last, row_id)
 
     def _write_rows(self) -> None:
         if self._rows:
@@ -277,6 +323,7 @@ class Acceptor:
         entry = message.entries[-1]
         if message.terminal != intake.terminal or entry.epoch != intake.epoch:
             raise Malformed("BASELINE", "not of the session's terminal and epoch")
+        ours = self._epochs.change(intake.terminal, intake.epoch)
         self._pack(
             PackedRow(
                 RowKind.BASELINE,
@@ -287,10 +334,10 @@ class Acceptor:
                 intake.received_ms,
                 intake.message,
                 anchor_known=True,
-            )
+            ),
+            ours,
         )
-        anchor_ms = measured_anchor_ms(intake.received_ms, message.uptime_ds)
-        self._epochs.change(intake.terminal, intake.epoch).note_anchor(message.boot, anchor_ms)
+        ours.note_anchor(message.boot, measured_anchor_ms(intake.received_ms, message.uptime_ds))
         logins = []
         for one in message.entries:
             state = self._epochs.get(intake.terminal, one.epoch)
@@ -322,7 +369,8 @@ class Acceptor:
                     message.last,
                     intake.received_ms,
                     intake.message,
-                )
+                ),
+                state,
             )
         if not missing:
             kind = OutcomeKind.DUPLICATE

@@ -14,6 +14,7 @@ import apsw
 
 from ledger_sync.spool.epochs import Epochs
 from ledger_sync.spool.observed import ObservedTime
+from ledger_sync.spool.places import Places
 from protocol.codes import RowKind
 from protocol.intervals import Intervals
 from protocol.limits import BATCH_BYTES_MAX, BATCH_ROWS_MAX
@@ -37,9 +38,12 @@ class Batch:
 class Batches:
     """Reading and changing what is settled; the caller owns transactions and reports failures."""
 
-    def __init__(self, connection: apsw.Connection, epochs: Epochs, *, frontend: int, spool_id: bytes) -> None:
+    def __init__(
+        self, connection: apsw.Connection, epochs: Epochs, places: Places, *, frontend: int, spool_id: bytes
+    ) -> None:
         self._connection = connection
         self._epochs = epochs
+        self._places = places
         self._frontend = frontend
         self._spool_id = spool_id
         self.settled_rows = Intervals()
@@ -179,7 +183,10 @@ class Batches:
     # -- pruning ------------------------------------------------------------------------------------------------------
 
     def prune(self, settled_before_ms: int) -> tuple[int, bool]:
-        """Delete rows settled before then, a bounded number; (rows deleted, whether more wait), in a transaction."""
+        """Delete rows settled before then, a bounded number; (rows deleted, whether more wait), in a transaction.
+
+        Nothing may wait to be folded.
+        """
         found: Iterable[Any] = self._connection.execute(
             "SELECT first_row, last_row FROM settlements WHERE settled_ms < ? ORDER BY first_row LIMIT ?",
             (settled_before_ms, PRUNE_SETTLEMENTS_MAX),
@@ -190,6 +197,7 @@ class Batches:
         gone = Intervals(self._connection.execute("SELECT first_row, last_row FROM pruned"))
         deleted = 0
         for first, last in old:
+            self._places.forget(first, last)
             self._connection.execute("DELETE FROM rows WHERE id BETWEEN ? AND ?", (first, last))
             deleted += self._connection.changes()
             self._connection.execute("DELETE FROM settlements WHERE first_row = ?", (first,))

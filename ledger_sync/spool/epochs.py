@@ -1,32 +1,50 @@
 """What the spool keeps in memory of each (terminal, epoch), as the file has it; loaded on demand, bounded.
 
-Inside a transaction an `EpochState` runs ahead of the file. Whatever makes the transaction fail makes the owner call
-`Epochs.forget`, so that memory is read again from the file: it is never ahead of the disk for longer than that.
+Inside a transaction an `EpochState` runs ahead of the file. Whatever makes the transaction fail makes the owner give
+all of it up with the connection, so that memory is read again from the file.
+
+A range that grows at its end is not written with every frame: the rows tell as much, since they are in the same
+transaction. `fold` writes it; after a crash `fold.replay` does what the rows above `folded_to` say. Everything else
+(`change`) is written in its own transaction.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 
 import apsw
 
+from ledger_sync.spool.places import ROW, EpochKey, Recent, write_runs
 from protocol.intervals import Intervals
 from protocol.ranges import EpochRanges, Range
 
 EPOCHS_CACHED_MAX: Final = 32_768  # about 1.5 KB each; more than the terminals of any one front-end
+RECENT_ROWS_MAX: Final = 256  # of one epoch: a look-up goes through them, and a hostile terminal can ask for many
 ANCHORS_MAX: Final = 256  # boots of one epoch that may still have records to offer
-
-EpochKey = tuple[int, int]
-"""(terminal, epoch)"""
 
 
 class EpochState:
     """Ranges, settled sequences and boot anchors of one (terminal, epoch)."""
 
-    __slots__ = ("anchors_ms", "new_anchors", "ranges", "settled", "settled_changed", "tombstones_changed")
+    __slots__ = (
+        "anchors_ms",
+        "key",
+        "new_anchors",
+        "ranges",
+        "recent",
+        "settled",
+        "settled_changed",
+        "tombstones_changed",
+    )
 
-    def __init__(self, ranges: EpochRanges, settled: Intervals, anchors_ms: dict[int, int]) -> None:
+    def __init__(self, key: EpochKey, ranges: EpochRanges, settled: Intervals, anchors_ms: dict[int, int]) -> None:
+        self.key = key
+        self.recent: list[Recent] = []
+        """Rows that are not folded yet."""
         self.ranges = ranges
         self.settled = settled
         self.anchors_ms = anchors_ms
@@ -66,6 +84,9 @@ class Epochs:
         self._cached_max = cached_max
         self._states: dict[EpochKey, EpochState] = {}
         self._dirty: dict[EpochKey, EpochState] = {}
+        self._recent: OrderedDict[EpochKey, EpochState] = OrderedDict()
+        """Those with recent rows, in the order of their oldest one."""
+        self._full: list[EpochState] = []
 
     def __len__(self) -> int:
         return len(self._states)
@@ -81,21 +102,64 @@ class Epochs:
         self._dirty[terminal, epoch] = state
         return state
 
-    def mark(self, terminal: int, epoch: int, state: EpochState) -> None:
-        """`write` will store this state, which `get` has returned."""
-        self._dirty[terminal, epoch] = state
+    def note_row(self, state: EpochState, kind: int, first: int, last: int, row: int) -> None:
+        """A row of this state is in the transaction; what it adds to the end of a range may wait for `fold`."""
+        recent = state.recent
+        if not recent:
+            self._recent[state.key] = state
+        recent.append((kind, first, last, row))
+        if len(recent) == RECENT_ROWS_MAX:
+            self._full.append(state)
 
-    def forget(self) -> None:
-        """Drop everything: the transaction failed, the file alone is right."""
-        self._states.clear()
-        self._dirty.clear()
+    def recent(self, key: EpochKey) -> list[Recent]:
+        """The rows of one (terminal, epoch) that are not folded yet."""
+        state = self._states.get(key)
+        return [] if state is None else state.recent
+
+    def ranges(self, key: EpochKey) -> list[Range]:
+        """Copies of the ranges held, ascending; nothing is kept in memory for it."""
+        state = self._states.get(key)
+        return load_ranges(self._connection, key) if state is None else [replace(held) for held in state.ranges]
 
     def trim(self) -> None:
-        """Hold the bound; call only when nothing is unwritten. The oldest loaded go first."""
+        """Hold the bound; call only when nothing is unwritten. The oldest loaded go first, none with recent rows."""
         assert not self._dirty
         excess = len(self._states) - self._cached_max
-        for key in list(self._states)[: max(excess, 0)]:
-            del self._states[key]
+        if excess > 0:
+            folded = (key for key, state in self._states.items() if not state.recent)
+            for key in list(islice(folded, excess)):
+                del self._states[key]
+
+    def fold(self, up_to_row: int) -> None:
+        """Write what rows up to there have added to ranges, and where they are; inside the caller's transaction.
+
+        Later rows of the same epochs go with them, so that an epoch is written as seldom as may be.
+        """
+        due = {state.key: state for state in self._full}
+        for key, state in self._recent.items():
+            if state.recent[0][ROW] > up_to_row:
+                break
+            due[key] = state
+        self._dirty.update(due)
+        self.write()
+        write_runs(self._connection, [(key, state.recent) for key, state in due.items()])
+        for key, state in due.items():
+            state.recent = []
+            del self._recent[key]
+        self._full.clear()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether an epoch has so many recent rows that it must be folded, however young they are."""
+        return bool(self._full)
+
+    def oldest_recent_row(self) -> int | None:
+        """The lowest row that is not folded yet."""
+        return next((state.recent[0][ROW] for state in self._recent.values()), None)
+
+    def recent_count(self) -> int:
+        """Rows that are not folded yet."""
+        return sum(len(state.recent) for state in self._recent.values())
 
     def write(self) -> None:
         """Store every change, inside the caller's transaction; once per (terminal, epoch), however many frames."""
@@ -147,6 +211,7 @@ class Epochs:
             "SELECT boot, anchor_ms FROM anchors WHERE terminal = ? AND epoch = ?", key
         )
         state = EpochState(
+            key,
             EpochRanges(load_ranges(self._connection, key), load_intervals(self._connection, "tombstones", key)),
             Intervals(load_intervals(self._connection, "settled", key)),
             dict(anchors),

@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import apsw
 
-from ledger_sync.spool.epochs import EpochKey, load_intervals, load_ranges
+from ledger_sync.spool.epochs import load_intervals
+from ledger_sync.spool.places import EpochKey, Place, Places
 from protocol import rows
 from protocol.codes import RowKind
 from protocol.intervals import Intervals
@@ -39,14 +40,7 @@ SELECT min(terminal), epoch FROM (
     SELECT * FROM (SELECT terminal, epoch FROM anchors WHERE (terminal, epoch) > (?1, ?2) ORDER BY 1, 2 LIMIT 1)
     ORDER BY 1, 2 LIMIT 1)
 """
-_BASELINE: Final = (
-    "SELECT first, last, substr(bytes, 1, ?) FROM rows WHERE terminal = ? AND epoch = ? AND kind = ?"
-    " ORDER BY last DESC, id DESC LIMIT 1"
-)
-_TOMBSTONE: Final = (
-    "SELECT substr(bytes, 1, ?) FROM rows WHERE terminal = ? AND epoch = ? AND kind = ? AND last >= ?"
-    " ORDER BY last LIMIT 1"
-)
+_HEAD: Final = "SELECT substr(bytes, 1, ?) FROM rows WHERE id = ?"
 
 
 class HoleKind(Enum):
@@ -137,27 +131,25 @@ def epochs_of(connection: apsw.Connection, terminal: int) -> list[EpochKey]:
     return [(terminal, epoch) for (epoch,) in found][::-1]
 
 
-def epoch_held(connection: apsw.Connection, key: EpochKey) -> EpochHeld:
-    """What is known of one (terminal, epoch), by key."""
-    tombstones = [
-        (first, last, _received_ms(connection, key, first))
-        for first, last in load_intervals(connection, "tombstones", key)
-    ]
+def epoch_held(connection: apsw.Connection, places: Places, key: EpochKey, ranges: list[Range]) -> EpochHeld:
+    """What is known of one (terminal, epoch), by key; `ranges` are those it holds."""
+    tombstones: list[tuple[int, int, int | None]] = []
+    for first, last in load_intervals(connection, "tombstones", key):
+        head = _head(connection, next(places.upwards(key, RowKind.TOMBSTONE, first), None))
+        tombstones.append((first, last, None if head is None else head.received_ms))
+    said = _head(connection, places.highest(key, RowKind.BASELINE))
     return EpochHeld(
         terminal=key[0],
         epoch=key[1],
-        ranges=load_ranges(connection, key),
+        ranges=ranges,
         tombstones=tombstones,
         settled=list(load_intervals(connection, "settled", key)),
-        baseline=_baseline(connection, key),
+        baseline=None if said is None else Stated(said.first, said.last, said.received_ms),
     )
 
 
-def _baseline(connection: apsw.Connection, key: EpochKey) -> Stated | None:
-    found: Iterable[Any] = connection.execute(_BASELINE, (rows.HEADER.size, *key, RowKind.BASELINE))
-    return next((Stated(first, last, rows.peek(head).received_ms) for first, last, head in found), None)
-
-
-def _received_ms(connection: apsw.Connection, key: EpochKey, sequence: int) -> int | None:
-    found: Iterable[Any] = connection.execute(_TOMBSTONE, (rows.HEADER.size, *key, RowKind.TOMBSTONE, sequence))
-    return next((rows.peek(head).received_ms for (head,) in found), None)
+def _head(connection: apsw.Connection, place: Place | None) -> rows.RowHead | None:
+    if place is None:
+        return None
+    found: tuple[bytes] | None = connection.execute(_HEAD, (rows.HEADER.size, place[1])).fetchone()
+    return None if found is None else rows.peek(found[0])

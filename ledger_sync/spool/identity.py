@@ -78,6 +78,7 @@ def establish(
                     ("site", site),
                     ("known_generation", 0),
                     ("known_position", 0),
+                    ("folded_to", 0),
                 ],
             )
     else:

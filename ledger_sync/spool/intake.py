@@ -9,10 +9,12 @@ AnchorIntake      anchor of the boot                    ACCEPTED
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from protocol.ranges import LoginDecision
+from protocol.records import Single
 
 
 class OutcomeKind(Enum):
@@ -41,6 +43,8 @@ class RecordsIntake:
         received_ms: UTC of receipt; no trade time is later (R25).
         first_unacknowledged: of this epoch, from the session's BASELINE; where `durable` starts from.
         keep_as_suspect: an old epoch read out after re-enrolment: stored as suspect in any case (R10, R11).
+        single: what the head of the payload says where it is one record, of this terminal and epoch and of a length and
+            type that may be; so that it is read once. None: it will be read.
     """
 
     terminal: int
@@ -49,6 +53,7 @@ class RecordsIntake:
     received_ms: int
     first_unacknowledged: int
     keep_as_suspect: bool = False
+    single: Single | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -123,4 +128,4 @@ class Outcome:
     settled: int = 0
     ranges: tuple[tuple[int, int], ...] = ()
     reason: str = ""
-    logins: list[EntryLogin] = field(default_factory=list)
+    logins: Sequence[EntryLogin] = ()

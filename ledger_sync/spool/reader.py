@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Any, Final
 
 import apsw
 
-from ledger_sync.errors import SpoolFailure
-from ledger_sync.spool.epochs import EpochKey, load_intervals, load_ranges
+from ledger_sync.errors import SpoolDamaged, SpoolFailure
+from ledger_sync.spool.epochs import Epochs, load_intervals
+from ledger_sync.spool.fold import replay, totals_of
 from ledger_sync.spool.holes import EPOCHS_MAX, EpochHeld, epoch_held, epochs_after
+from ledger_sync.spool.places import ENTRY, EpochKey, Places
 from ledger_sync.spool.schema import open_reader
-from ledger_sync.spool.stored import stored_seal
+from ledger_sync.spool.stored import StoredRows
 from protocol import rows
 from protocol.codes import RowKind
 from protocol.errors import Malformed, RemoteError
@@ -43,6 +46,8 @@ _ROW_SPAN_MAX: Final = {
     RowKind.TOMBSTONE: 0xFFFF_FFFF,
 }
 """How far above a sequence a row that holds it can end."""
+ROWS_WITH_MAX: Final = 100  # of one kind: suspects of one sequence can be many
+_BEGINS_BELOW: Final = "SELECT 1 FROM rows WHERE id = ? AND first <= ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class SpoolReader:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
+        self._epochs: Epochs | None = None
 
     @classmethod
     @contextmanager
@@ -103,7 +109,7 @@ class SpoolReader:
     def totals(self) -> list[dict[str, int]]:
         """Count and cents per terminal, epoch, trade day and type (R15); they include what was pruned."""
         names = ("terminal", "epoch", "trade_day", "type", "count", "cents")
-        return [dict(zip(names, each, strict=True)) for each in self._query("SELECT * FROM totals")]
+        return [dict(zip(names, each, strict=True)) for each in totals_of(self._connection)]
 
     def merchants(self) -> list[dict[str, int]]:
         """Count and cents per merchant and type, decoded from the rows still stored; suspects are not in it."""
@@ -140,7 +146,7 @@ class SpoolReader:
         listed = []
         for terminal, epoch in self._query("SELECT DISTINCT terminal, epoch FROM ranges"):
             key = (terminal, epoch)
-            ranges = [(held.first, held.last) for held in load_ranges(self._connection, key)]
+            ranges = [(held.first, held.last) for held in self._known().ranges(key)]
             listed.append(
                 {
                     "terminal": terminal,
@@ -154,11 +160,23 @@ class SpoolReader:
 
     def held(self, after: EpochKey, limit: int = EPOCHS_MAX) -> list[EpochHeld]:
         """The next epochs after that key with all that is known of each."""
-        return [epoch_held(self._connection, key) for key in epochs_after(self._connection, after, limit)]
+        known, places = self._known(), self._places()
+        return [
+            epoch_held(self._connection, places, key, known.ranges(key))
+            for key in epochs_after(self._connection, after, limit)
+        ]
 
     def verify(self) -> list[str]:
         """What in the file contradicts itself; an empty list is a sound spool. Reads every row."""
         findings = [f"integrity: {text}" for (text,) in self._query("PRAGMA integrity_check") if text != "ok"]
+        try:
+            self._known()
+        except SpoolDamaged as error:
+            return [*findings, f"rows above the tables: {error}"]
+        findings += self._against_runs()
+        counts: dict[EpochKey, int] = {}
+        for terminal, epoch, _, _, count, _ in totals_of(self._connection):
+            counts[terminal, epoch] = counts.get((terminal, epoch), 0) + count
         held: dict[tuple[int, int], Intervals] = {}
         counted: dict[tuple[int, int], int] = {}
         for row, data in self._stored(RowKind.RECORDS):
@@ -175,12 +193,21 @@ class SpoolReader:
             mine.add(decoded.first, decoded.last)
             counted[key] = counted.get(key, 0) + decoded.last - decoded.first + 1
         for key, mine in held.items():
-            findings += self._against_ranges(key, mine, counted[key])
+            findings += self._against_ranges(key, mine, counted[key], counts.get(key, 0))
         return findings[:FINDINGS_MAX]
 
-    def _against_ranges(self, key: tuple[int, int], stored: Intervals, count: int) -> Iterator[str]:
+    def _against_runs(self) -> Iterator[str]:
+        """Every row is entered where it is looked for, but for those that are not folded yet."""
+        ((stored, entered),) = self._query(
+            "SELECT (SELECT count(*) FROM rows), (SELECT coalesce(sum(length(entries)), 0) FROM runs)"
+        )
+        places = entered // ENTRY.size + self._known().recent_count()
+        if places != stored:
+            yield f"{stored} rows, {places} places entered for them"
+
+    def _against_ranges(self, key: tuple[int, int], stored: Intervals, count: int, total: int) -> Iterator[str]:
         who = f"terminal {key[0]} epoch {key[1]}"
-        ranges = Intervals((held.first, held.last) for held in load_ranges(self._connection, key))
+        ranges = Intervals((held.first, held.last) for held in self._known().ranges(key))
         tombstones = Intervals(load_intervals(self._connection, "tombstones", key))
         for first, last in stored:
             if ranges.missing(first, last):
@@ -193,7 +220,6 @@ class SpoolReader:
                 for hole in stored.missing(first, last):
                     if tombstones.missing(*hole):
                         yield f"{who}: the ranges hold {hole[0]}…{hole[1]}, no row does"
-        ((total,),) = self._query("SELECT coalesce(sum(count), 0) FROM totals WHERE terminal = ? AND epoch = ?", key)
         if total < count or (total > count and not pruned):
             yield f"{who}: totals count {total} records, the rows {count}"
 
@@ -244,15 +270,18 @@ class SpoolReader:
         """Stored rows that hold a sequence: its record, a tombstone for it, and suspects (at most 100)."""
         found: list[int] = []
         for kind in (RowKind.RECORDS, RowKind.TOMBSTONE, RowKind.SUSPECT):
-            query = "SELECT id FROM rows WHERE terminal = ? AND epoch = ? AND kind = ? AND last BETWEEN ? AND ?"
-            above = (*key, kind, sequence, sequence + _ROW_SPAN_MAX[kind])
-            found += [row for (row,) in self._query(f"{query} AND first <= ? LIMIT 100", (*above, sequence))]
+            ends = takewhile(
+                lambda place, kind=kind: place[0] <= sequence + _ROW_SPAN_MAX[kind],  # type: ignore[misc]
+                self._places().upwards(key, kind, sequence),
+            )
+            holding = (row for _, row in ends if self._query(_BEGINS_BELOW, (row, sequence)))
+            found += islice(holding, ROWS_WITH_MAX)
         return found
 
     def range_of(self, key: EpochKey, sequence: int) -> tuple[int, int] | None:
         """The contiguous range that holds a sequence."""
         return next(
-            ((one.first, one.last) for one in load_ranges(self._connection, key) if one.first <= sequence <= one.last),
+            ((one.first, one.last) for one in self._known().ranges(key) if one.first <= sequence <= one.last),
             None,
         )
 
@@ -263,8 +292,19 @@ class SpoolReader:
 
     def seal_at(self, key: EpochKey, sequence: int) -> bytes | None:
         """The seal of that record, if it is still stored. Raises SpoolDamaged."""
-        found = stored_seal(self._connection, key, sequence, sequence)
+        found = StoredRows(self._connection, self._places()).seal(key, sequence, sequence)
         return found[1] if found is not None else None
+
+    def _known(self) -> Epochs:
+        """Every (terminal, epoch) as the rows have it; the tables may lag behind them. Raises SpoolDamaged."""
+        if self._epochs is None:
+            epochs = Epochs(self._connection)
+            replay(self._connection, epochs)
+            self._epochs = epochs
+        return self._epochs
+
+    def _places(self) -> Places:
+        return Places(self._connection, self._known().recent)
 
     def _settled(self) -> Intervals:
         return Intervals(

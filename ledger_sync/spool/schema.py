@@ -5,6 +5,8 @@ rows         one packed row per accepted frame, baseline or tombstone; AUTOINCRE
 ranges       what is held of each (terminal, epoch), for ever
 tombstones   the parts of those ranges that are held as tombstones only
 totals       count and cents per (terminal, epoch, trade day, type), for ever
+counted      what the rows above `folded_to` add to the totals, one entry list per transaction
+runs         where rows are found by terminal and sequence (`places`)
 anchors      UTC − uptime per boot
 settlements  row ids that a receipt settled, with the ledger's generation and position
 settled      sequences whose receipts have come, per (terminal, epoch)
@@ -13,19 +15,32 @@ pruned       row ids that were deleted, after `settled_days`
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
 
 import apsw
 
 from ledger_sync.errors import ForeignSpool, SpoolFailure, UnsafeSqlite
+from ledger_sync.spool.places import write_runs
+from ledger_sync.wal import rewrite_wal
 
 APPLICATION_ID: Final = 0x4F435350  # "OCSP"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2  # 1: an index over rows, ranges and totals written with every row; `_upgrade` takes it on
 SQLITE_VERSION_MIN: Final = 3_051_003  # first without the WAL-reset corruption
 BUSY_MS_MAX: Final = 5_000  # a reader that is looking at the file; never another writer
 CACHE_KIB: Final = 16 * 1024
 
-TABLES: Final = """
+TABLES_OF_2: Final = """
+CREATE TABLE counted (last_row INTEGER PRIMARY KEY, entries BLOB NOT NULL) STRICT;
+CREATE TABLE runs (
+    terminal INTEGER NOT NULL, epoch INTEGER NOT NULL, kind INTEGER NOT NULL,
+    last INTEGER NOT NULL, row INTEGER NOT NULL, entries BLOB NOT NULL,
+    PRIMARY KEY (terminal, epoch, kind, last, row)
+) STRICT, WITHOUT ROWID;
+"""
+TABLES: Final = f"""{TABLES_OF_2}
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE rows (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -33,7 +48,6 @@ CREATE TABLE rows (
     first INTEGER NOT NULL, last INTEGER NOT NULL,
     bytes BLOB NOT NULL
 ) STRICT;
-CREATE INDEX rows_by_sequence ON rows (terminal, epoch, kind, last);
 CREATE TABLE ranges (
     terminal INTEGER NOT NULL, epoch INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     seal_before_first BLOB, seal_last BLOB, trade_ms_first INTEGER, trade_ms_last INTEGER,
@@ -74,12 +88,12 @@ def check_sqlite() -> None:
         raise UnsafeSqlite(got=apsw.sqlite_lib_version(), need=need)
 
 
-def open_writer(path: str, *, vfs: str | None, synchronous: str) -> apsw.Connection:
+def open_writer(path: str, *, vfs: str | None, synchronous: str, is_doubtful: bool = False) -> apsw.Connection:
     """The one connection that writes and checkpoints, with the schema in place.
 
-    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache, is written into
-    the database and synced before this returns: nothing may be acknowledged on the strength of bytes that were only
-    ever read back from memory.
+    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache (`is_doubtful`:
+    written once more), is written into the database and synced before this returns: nothing may be acknowledged on
+    the strength of bytes that were only ever read back from memory.
 
     Raises:
         UnsafeSqlite, ForeignSpool: the library or the file will not do.
@@ -89,6 +103,8 @@ def open_writer(path: str, *, vfs: str | None, synchronous: str) -> apsw.Connect
     if synchronous not in {"FULL", "NORMAL", "OFF", "EXTRA"}:
         raise SpoolFailure("synchronous must be FULL, EXTRA, NORMAL or OFF")
     try:
+        if is_doubtful:  # else its bytes are let be: a cut could spoil what is being written
+            rewrite_wal(path, vfs=vfs)
         connection = apsw.Connection(path, vfs=vfs)
     except apsw.Error as error:
         raise SpoolFailure(f"cannot open the spool: {error}") from error
@@ -151,6 +167,8 @@ def _configure(connection: apsw.Connection, synchronous: str) -> None:
 
 def _create_or_check(connection: apsw.Connection) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        if (connection.pragma("application_id"), connection.pragma("user_version")) == (APPLICATION_ID, 1):
+            _upgrade(connection)
         _check_ids(connection)
         return
     with connection:
@@ -159,10 +177,27 @@ def _create_or_check(connection: apsw.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
+def _upgrade(connection: apsw.Connection) -> None:
+    """From version 1, in one transaction: its tables have taken every row in, and its index is what `runs` are now."""
+    with connection:
+        connection.execute(TABLES_OF_2)
+        by_sequence = "SELECT terminal, epoch, kind, first, last, id FROM rows ORDER BY terminal, epoch, kind, last, id"
+        found: Iterable[Any] = connection.execute(by_sequence)
+        for key, group in groupby(found, key=itemgetter(0, 1)):
+            write_runs(connection, [(key, [row[2:] for row in group])])
+        connection.execute("DROP INDEX rows_by_sequence")
+        connection.execute(
+            "INSERT INTO meta (name, value) VALUES ('folded_to',"
+            " coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'rows'), 0))"
+        )
+        connection.execute("PRAGMA user_version = 2")
+
+
 def _check_ids(connection: apsw.Connection) -> None:
     found = connection.pragma("application_id")
     if found != APPLICATION_ID:
         raise ForeignSpool("the file is no spool")
     version = connection.pragma("user_version")
     if version != SCHEMA_VERSION:
-        raise ForeignSpool(f"spool of schema version {version}, this program knows {SCHEMA_VERSION}")
+        remedy = "; a server takes it on when it opens it" if version == 1 else ""
+        raise ForeignSpool(f"spool of schema version {version}, this program knows {SCHEMA_VERSION}{remedy}")

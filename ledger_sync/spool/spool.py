@@ -12,10 +12,12 @@ from typing import Final
 
 from ledger_sync.errors import DiskFull
 from ledger_sync.spool.batches import Batch
-from ledger_sync.spool.epochs import EpochKey, EpochState
+from ledger_sync.spool.epochs import EpochState
+from ledger_sync.spool.fold import totals_of
 from ledger_sync.spool.holes import EpochHeld, epoch_held, epochs_after, epochs_of
 from ledger_sync.spool.intake import Intake, Outcome, OutcomeKind, RecordsIntake, TombstoneIntake
-from ledger_sync.spool.store import FreeBytes, SpoolSettings, Store
+from ledger_sync.spool.places import EpochKey
+from ledger_sync.spool.store import FreeBytes, Handles, SpoolSettings, Store
 from protocol import rows as packed
 from protocol.intervals import Intervals
 from protocol.limits import BATCH_BYTES_MAX, BATCH_ROWS_MAX
@@ -119,7 +121,7 @@ class Spool(Store):
             accept = handles.acceptor.accept
             outcomes = [accept(intake) for intake in intakes]
         for intake, outcome in zip(intakes, outcomes, strict=True):
-            if outcome.kind is not OutcomeKind.ACCEPTED and outcome.reason:
+            if outcome.reason:
                 self._log_outcome(intake, outcome)
         return outcomes
 
@@ -149,11 +151,7 @@ class Spool(Store):
     def held(self, terminal: int, epoch: int) -> list[Range]:
         """Copies of the ranges held, ascending."""
         with self.reading() as handles:
-            found = handles.epochs.get(terminal, epoch).ranges
-            return [
-                Range(r.first, r.last, r.seal_before_first, r.seal_last, r.trade_ms_first, r.trade_ms_last)
-                for r in found
-            ]
+            return handles.epochs.ranges((terminal, epoch))
 
     def tombstoned(self, terminal: int, epoch: int) -> list[tuple[int, int]]:
         """The parts of those ranges that are held as tombstones only."""
@@ -176,12 +174,16 @@ class Spool(Store):
         """The next epochs after that key with all that is known of each; at most `EPOCHS_MAX`, for an operator."""
         with self.reading() as handles:
             keys = epochs_after(handles.connection, after, limit)
-            return [epoch_held(handles.connection, key) for key in keys]
+            return [self._epoch_held(handles, key) for key in keys]
 
     def look_at(self, terminal: int) -> list[EpochHeld]:
         """The newest epochs of one terminal, ascending, with all that is known of each."""
         with self.reading() as handles:
-            return [epoch_held(handles.connection, key) for key in epochs_of(handles.connection, terminal)]
+            return [self._epoch_held(handles, key) for key in epochs_of(handles.connection, terminal)]
+
+    @staticmethod
+    def _epoch_held(handles: Handles, key: EpochKey) -> EpochHeld:
+        return epoch_held(handles.connection, handles.places, key, handles.epochs.ranges(key))
 
     # -- batches ------------------------------------------------------------------------------------------------------
 
@@ -251,6 +253,7 @@ class Spool(Store):
             after = before.advanced(now_ms, ran_ms=at_ms - self._observed_at_ms, patience_ms=patience_ms)
             if after != before:
                 handles.batches.keep_observed(after)
+            handles.acceptor.fold()  # a row that is not entered yet could not be taken out
             deleted, _ = handles.batches.prune(min(now_ms, after.utc_ms) - patience_ms)
         self._observed_at_ms = at_ms
         self._doubt_clock(now_ms - after.utc_ms, patience_ms)
@@ -268,7 +271,7 @@ class Spool(Store):
     def totals(self) -> list[Total]:
         """Every total, ordered by terminal, epoch, trade day, type."""
         with self.reading() as handles:
-            return [Total(*columns) for columns in handles.connection.execute("SELECT * FROM totals")]
+            return [Total(*columns) for columns in totals_of(handles.connection)]
 
     def facts(self) -> SpoolFacts:
         """Figures for the operator."""

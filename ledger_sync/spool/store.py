@@ -21,8 +21,11 @@ from ledger_sync.errors import SpoolClosed, SpoolError, SpoolFailure
 from ledger_sync.spool.accept import Acceptor
 from ledger_sync.spool.batches import Batches
 from ledger_sync.spool.epochs import Epochs
+from ledger_sync.spool.fold import replay
 from ledger_sync.spool.identity import SpoolIdentity, establish
+from ledger_sync.spool.places import Places
 from ledger_sync.spool.schema import open_writer
+from ledger_sync.spool.stored import StoredRows
 from protocol.ports import Clock, Files, Log, Random
 from protocol.trade_time import UtcOffset
 
@@ -49,13 +52,16 @@ TRANSITIONS: Final = {
 class Handles:
     """What exists while a connection is open."""
 
-    __slots__ = ("acceptor", "batches", "connection", "epochs")
+    __slots__ = ("acceptor", "batches", "connection", "epochs", "places")
 
     def __init__(self, connection: apsw.Connection, utc_offset_ms: UtcOffset, frontend: int, spool_id: bytes) -> None:
         self.connection = connection
         self.epochs = Epochs(connection)
-        self.acceptor = Acceptor(connection, self.epochs, utc_offset_ms)
-        self.batches = Batches(connection, self.epochs, frontend=frontend, spool_id=spool_id)
+        self.places = Places(connection, self.epochs.recent)
+        self.batches = Batches(connection, self.epochs, self.places, frontend=frontend, spool_id=spool_id)
+        stored = StoredRows(connection, self.places)
+        self.acceptor = Acceptor(connection, self.epochs, stored, utc_offset_ms, self.batches.last_row())
+        replay(connection, self.epochs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +95,7 @@ class Store:
         self._log = settings.log
         self._wal_pages = 0
         self._wal_alarmed = False
+        self._has_failed = False
         self._handles: Handles | None = None
         self.state = SpoolState.FAILED
         self.identity = SpoolIdentity(b"", 0)
@@ -103,7 +110,7 @@ class Store:
         if self.state is SpoolState.CLOSED:
             raise SpoolClosed("a closed spool is not opened again")
         ours = self._settings
-        connection = open_writer(ours.path, vfs=ours.vfs, synchronous=ours.synchronous)
+        connection = open_writer(ours.path, vfs=ours.vfs, synchronous=ours.synchronous, is_doubtful=self._has_failed)
         try:
             self.identity = establish(
                 connection,
@@ -115,7 +122,10 @@ class Store:
                 files=ours.files,
                 log=ours.log,
             )
-            self._handles = Handles(connection, ours.utc_offset_ms, ours.frontend, self.identity.spool_id)
+            handles = Handles(connection, ours.utc_offset_ms, ours.frontend, self.identity.spool_id)
+            with connection:
+                handles.acceptor.fold()  # what a process that was killed had left to do
+            self._handles = handles
         except (apsw.Error, OSError) as error:
             _give_up(connection)
             raise SpoolFailure(f"cannot open the spool: {type(error).__name__}: {error}") from error
@@ -134,6 +144,8 @@ class Store:
         self._go(SpoolState.CLOSED)
         if handles is not None:
             try:
+                with handles.connection:
+                    handles.acceptor.fold()
                 handles.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             except apsw.Error as error:  # a reader is looking, or the disk fails: the WAL keeps what it has
                 self._log("spool.checkpoint_failed", path=self._settings.path, error=str(error))
@@ -146,6 +158,7 @@ class Store:
     def _fail(self, error: BaseException) -> None:
         """Give the connection up: what the transaction did to memory is forgotten with it."""
         handles, self._handles = self._handles, None
+        self._has_failed = True
         self._go(SpoolState.FAILED)
         self._log("spool.failed", alarm=True, path=self._settings.path, error=f"{type(error).__name__}: {error}")
         if handles is not None:
@@ -186,6 +199,11 @@ class Store:
         handles.epochs.trim()
         self._maintain(handles)
 
+    def fold(self) -> None:
+        """Bring ranges, totals and runs in the file to where its rows are."""
+        with self.transaction() as handles:
+            handles.acceptor.fold()
+
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def _note_wal(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
@@ -208,7 +226,8 @@ class Store:
             self._wal_alarmed = False
 
     def checkpoint(self) -> bool:
-        """Write the whole WAL back and empty it; False if a reader held it up. Raises SpoolFailure."""
+        """Fold, write the whole WAL back and empty it; False if a reader held it up. Raises SpoolFailure."""
+        self.fold()
         with self.reading() as handles:
             try:
                 handles.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

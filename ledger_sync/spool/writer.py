@@ -90,8 +90,9 @@ class SpoolWriter:
         """
         if self._closing:
             raise SpoolClosed("the spool is closing")
-        if not self.has_room():
-            raise SpoolBusy(intakes=len(self._queue) + len(self._urgent), queued_bytes=self._queued_bytes)
+        queued = len(self._queue) + len(self._urgent)
+        if queued >= self._intakes_queued_max or self._queued_bytes >= self._bytes_queued_max:  # `has_room`, uncalled
+            raise SpoolBusy(intakes=queued, queued_bytes=self._queued_bytes)
         (self._urgent if is_urgent else self._queue).append((intake, done))
         self._queued_bytes += intake.size_bytes
         if not self._in_flight:
@@ -120,6 +121,11 @@ class SpoolWriter:
     def _gather(self, lane: deque[tuple[Intake, Done]], size: int, intakes_max: int, bytes_max: int) -> int:
         """Move the front of a lane into the group that is being made; its size in bytes afterwards."""
         group = self._in_flight
+        is_all = not (self._urgent and self._queue)
+        if is_all and len(lane) <= intakes_max and self._queued_bytes <= bytes_max:  # the rule: one group takes it
+            group.extend(lane)
+            lane.clear()
+            return self._queued_bytes
         while lane and len(group) < intakes_max and size < bytes_max:
             pair = lane.popleft()
             size += pair[0].size_bytes

@@ -82,12 +82,20 @@ class Server:
 @contextlib.contextmanager
 def serving(*arguments: object, **more: str) -> Iterator[Server]:
     """Start a server and wait for its ready line; killed at exit if the test has not stopped it."""
+    with started([sys.executable, "-m", "onecard", *map(str, arguments)], environment(**more)) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def started(command: list[str], variables: dict[str, str], cwd: Path | None = None) -> Iterator[Server]:
+    """The same for any command that says it is ready as `onecard serve` does."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "onecard", *map(str, arguments)],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(**more),
+        env=variables,
+        cwd=cwd,
     )
     try:
         assert process.stdout is not None

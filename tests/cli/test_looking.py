@@ -56,6 +56,16 @@ def _fleet(site: Path) -> None:
     listed = onecard_here("fleet", "list", "--json", "--site", site).json["terminals"]
     assert [one["findings"] for one in listed] == [["offline"]] * TERMINALS  # the simulator has ended
     assert onecard_here("fleet", "list", "--behind", "--json", "--site", site).json["terminals"] == []
+    head = onecard_here("fleet", "list", "--site", site).out
+    assert f"0 of {TERMINALS} online; 99 of 100 acknowledged within ms: live " in " ".join(head.split())
+    figures = onecard_here("fleet", "metrics", "--json", "--site", site).json
+    counts = {one["samples"][0]["name"]: one["samples"][0]["value"] for one in figures["metrics"] if one["samples"]}
+    assert counts["onecard_frontend_records_received_total"] >= TAPS
+    assert figures["waits"]["live"]["count"] + figures["waits"]["backlog"]["count"] > 0
+    text = onecard_here("fleet", "metrics", "--prometheus", "--site", site).out
+    assert "\nonecard_frontend_terminals_online 0\n" in text
+    table = onecard_here("fleet", "metrics", "--site", site).out
+    assert "onecard_frontend_records_received_total" in table
     first = onecard_here("fleet", "list", "--limit", 1, "--json", "--site", site).json
     assert ([one["terminal"] for one in first["terminals"]], first["truncated"]) == ([1001], True)
     assert "look at its power" in onecard_here("fleet", "list", "--site", site).out

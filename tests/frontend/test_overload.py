@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from typing import Any, Final
 
-import pytest
-
-from frontend_server.gate import Gate
+from frontend_server.entrance import EARLY_BYTES_MAX, STRANGERS_A_TURN
 from frontend_server.intake import LIVE_RECORDS_MAX
-from frontend_server.metrics import Metrics
-from frontend_server.settings import FrontendSettings, SettingsError
 from frontend_server.turns import TURN_FRAMES_MAX
 from protocol.codes import ByeCode
 from protocol.limits import CREDIT_MAX, CREDIT_USUAL
 from protocol.messages import Ack, Upload
 from tests.frontend.scripted_terminal import ScriptedTerminal
 from tests.frontend.site import Site
-
-SEED: Final = 20_261_128
 
 
 def offer(terminal: ScriptedTerminal, first: int, last: int, *, is_live: bool) -> None:
@@ -215,6 +207,35 @@ def test_a_terminal_that_floods_gets_one_turn_at_a_time_and_others_are_served_be
     assert not site.server.parts.intake.is_tight
 
 
+def test_whoever_goes_on_flooding_is_parted_with_and_alarmed_and_what_he_sent_in_turn_is_kept(site: Site) -> None:
+    flooder = site.logged_in(101, records=20)
+    site.world.chunked = False
+    flooder.upload(1, 20)
+    started_ms = site.world.time_ms
+    while not flooder.is_closed and site.world.time_ms < started_ms + 20_000:
+        for _ in range(2 * TURN_FRAMES_MAX):
+            flooder.send(flooder.heartbeat())
+        flooder._write()
+        site.run(100)
+    assert 10_000 <= site.world.time_ms - started_ms <= 11_000
+    assert flooder.byes() == [ByeCode.PROTOCOL_ERROR]
+    assert [(alarm.kind.value, alarm.subject) for alarm in site.server.parts.alarms.standing()] == [("flood", "101")]
+    assert site.server.parts.metrics.floods == 1
+    assert flooder.acks()[-1].durable == 20
+
+
+def test_a_terminal_that_sends_too_much_now_and_then_is_no_flooder(site: Site) -> None:
+    busy = site.logged_in(101)
+    site.world.chunked = False
+    for _ in range(10):
+        for _ in range(3 * TURN_FRAMES_MAX):
+            busy.send(busy.heartbeat())
+        busy._write()
+        site.run(3_000)
+    assert not busy.is_closed
+    assert site.server.parts.metrics.floods == 0
+
+
 def test_uploads_beyond_any_credit_wait_for_the_disk_and_then_for_their_turn(site: Site) -> None:
     site.world.chunked = False
     flooder = site.logged_in(101, records=200)
@@ -280,106 +301,59 @@ def test_what_the_spool_refuses_is_kept_by_the_terminal_and_taken_later(site: Si
     assert site.server.parts.alarms.standing() == []
 
 
-# -- the gate's appointments
+# -- the entrance
 
 
-def gate_of(**settings: Any) -> tuple[Gate, FrontendSettings]:
-    made = FrontendSettings(
-        frontend=1, site=1, listen_address="10.0.0.1:1", control_address="", cache_dir="", **settings
-    )
-    made.check()
-    return Gate(made, Metrics()), made
+class Caller:
+    """A Stranger that notes when it is heard."""
+
+    def __init__(self, name: int, heard: list[int]) -> None:
+        self.name = name
+        self.heard = heard
+
+    def hear(self) -> None:
+        self.heard.append(self.name)
 
 
-def test_appointments_lie_in_a_row_from_the_least_to_the_most(capsys: pytest.CaptureFixture[str]) -> None:
-    gate, settings = gate_of(handshakes_max=10, log_ins_per_second=100)
-    while gate.enter("10.0.0.9"):
-        pass
-    told = [gate.retry_after_s("10.0.0.9", 1_000) for _ in range(5_000)]
-    assert told == sorted(told)
-    assert told[0] == settings.busy_retry_after_s
-    assert told[-1] == settings.busy_retry_after_s_max
-    # A hundred are sent to each second, and who comes later than the last place is told the most.
-    assert [told.count(second) for second in range(4, 30)] == [100] * 26
-    # The row moves with the time.
-    assert gate.retry_after_s("10.0.0.9", 1_000 + 28_000) == settings.busy_retry_after_s
+def test_strangers_are_heard_some_at_a_time_in_the_order_in_which_they_came(site: Site) -> None:
+    heard: list[int] = []
+    entrance = site.server.parts.entrance
+    callers = [Caller(number, heard) for number in range(3 * STRANGERS_A_TURN)]
+    for caller in callers:
+        entrance.wait(caller)
+    entrance.leave(callers[1])
+    entrance.leave(callers[1])
+    counts: list[int] = []
+    while len(entrance):
+        before = len(heard)
+        assert site.world.step()
+        counts.append(len(heard) - before)
+    assert max(counts) == STRANGERS_A_TURN  # and other work of the world in between
+    assert heard == [caller.name for caller in callers if caller is not callers[1]]
 
 
-def test_an_address_above_its_own_cap_moves_nobody_else_s_appointment() -> None:
-    gate, settings = gate_of(handshakes_per_address_max=2)
-    for _ in range(2):
-        assert gate.enter("10.0.0.66")
-    assert {gate.retry_after_s("10.0.0.66", 0) for _ in range(10_000)} == {settings.busy_retry_after_s}
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("log_ins_per_second", 0), ("busy_retry_after_s", 0), ("busy_retry_after_s_max", 2)]
-)
-def test_an_appointment_setting_that_cannot_work_is_refused(name: str, value: int) -> None:
-    with pytest.raises(SettingsError, match=name):
-        gate_of(**{name: value})
-
-
-# -- ten thousand at once
-
-TERMINALS: Final = 10_000
-LOST_MS: Final = 500  # a connection that ended without a word: the first step of a terminal's back-off
-
-
-class Storm:
-    """Terminals that lost their power and come back at one moment, all from behind one router."""
-
-    def __init__(self, site: Site, drawn: random.Random) -> None:
-        self.site = site
-        self.drawn = drawn
-        self.online_ms: list[int] = []
-        self.tries = [0] * TERMINALS
-        self.terminals = [site.terminal(101 + index, host="one-router") for index in range(TERMINALS)]
-        for index, terminal in enumerate(self.terminals):
-            terminal.says_hello_after_log_in = False
-            self.come(index)
-
-    def come(self, index: int) -> None:
-        self.tries[index] += 1
-        self.terminals[index].connect()
-
-    def look(self, waiting: list[int]) -> list[int]:
-        """Who of them is not online yet; who was turned away comes back as a terminal does."""
-        left: list[int] = []
-        for index in waiting:
-            terminal = self.terminals[index]
-            if terminal.is_established:
-                self.online_ms.append(self.site.world.time_ms)
-                continue
-            left.append(index)
-            if terminal.is_closed:
-                terminal.is_closed = False
-                delay_ms = terminal.refused.retry_after_s * 1000 if terminal.refused is not None else LOST_MS
-                delay_ms += self.drawn.randrange(delay_ms // 2)
-                self.site.world.after(delay_ms, lambda index=index: self.come(index))  # type: ignore[misc]  # bound now
-        return left
-
-
-def test_ten_thousand_terminals_that_come_back_at_one_moment_are_all_let_in_and_none_waits_long(
-    make_site: Callable[..., Site],
-) -> None:
-    print("seed", SEED)
-    site = make_site(enrolled=TERMINALS)
+def test_a_stranger_that_says_too_much_before_it_is_heard_is_cut_off_and_waits_no_more(site: Site) -> None:
     site.world.chunked = False
-    metrics = site.server.parts.metrics
-    storm = Storm(site, random.Random(SEED))
-    waiting = list(range(TERMINALS))
-    most_handshakes = 0
-    while waiting and site.world.time_ms < 60_000:
-        site.run(10)
-        most_handshakes = max(most_handshakes, metrics.handshakes_now)
-        waiting = storm.look(waiting)
-    assert not waiting
-    assert site.server.parts.sessions.online == TERMINALS
-    assert 0 < most_handshakes <= site.settings.handshakes_max
-    assert metrics.connections_refused_busy > TERMINALS // 2
-    assert max(storm.tries) <= 4  # nobody is turned away again and again
-    # 8,000 appointments at 400 a second from the third second on, and a random half of that.
-    assert max(storm.online_ms) <= 1.5 * (3 + 8_000 / 400) * 1000 + 1_000
-    in_a_second = [sum(second <= at_ms // 1000 < second + 1 for at_ms in storm.online_ms) for second in range(3, 40)]
-    assert max(in_a_second) <= 2 * site.settings.log_ins_per_second
+    site.world.latency_ms = (5, 5)
+    stranger = site.terminal(101)
+    stranger.connect()
+    site.run(11)
+    assert stranger.stream is not None
+    assert not stranger.is_established
+    before = site.server.parts.metrics.protocol_errors
+    stranger.stream.write(bytes(EARLY_BYTES_MAX + 1))
+    site.run(100)
+    assert stranger.is_closed
+    assert site.server.parts.metrics.protocol_errors == before + 1
+    assert len(site.server.parts.entrance) == 0
+    assert site.server.parts.metrics.handshakes_now == 0
+
+
+def test_the_smallest_intake_still_takes_everything_in_the_end(make_site: Callable[..., Site]) -> None:
+    site = make_site(intake_frames_max=4, enrolled=20)
+    terminals = [site.logged_in(101 + index, records=10) for index in range(12)]
+    for each in terminals:
+        for sequence in range(1, 11):
+            each.upload(sequence, sequence)
+    site.run(20_000)
+    assert [each.acks()[-1].durable for each in terminals] == [10] * 12

@@ -153,9 +153,13 @@ def test_a_forged_frame_ends_the_session_and_is_counted(site: Site) -> None:
 def test_a_peer_that_never_reads_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = site.logged_in()
     connection: Any = site.server.parts.sessions.live(101)
-    monkeypatch.setattr(connection._stream, "write_buffer_bytes", lambda: 64 * 1024 + 1)
-    terminal.say(terminal.heartbeat())
-    site.run()
+    sent: list[bytes] = []
+    monkeypatch.setattr(connection._stream, "write", sent.append)
+    monkeypatch.setattr(connection._stream, "write_buffer_bytes", lambda: len(b"".join(sent)))
+    while len(b"".join(sent)) <= 64 * 1024:
+        assert not terminal.is_closed
+        terminal.say(terminal.heartbeat())
+        site.run()
     assert terminal.is_closed
     assert site.server.parts.metrics.never_read == 1
     assert site.server.parts.metrics.connections_now == 0

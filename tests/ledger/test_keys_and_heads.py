@@ -34,8 +34,8 @@ def test_keys_are_taken_from_a_keystore_of_kind_ledger() -> None:
     assert made is not None
     assert made.mac(b"x") == MacKey(BATCH_KEY).mac(b"x")
     assert keys.seal_key(5, 1).mac(b"x") == ledger_keys().seal_key(5, 1).mac(b"x")
-    assert keys.card_keys.get((2, bytes(7))) is not None
-    assert keys.card_keys.get((3, bytes(7))) is None
+    assert keys.card_key(2, bytes(7)) is not None
+    assert keys.card_key(3, bytes(7)) is None
     assert SEAL_MASTER.hex() not in repr(keys)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from ledger_sync.ledger.errors import BatchConflict
 from protocol.codes import RecordType, RowKind
 from protocol.link_messages import CHAIN_START, BatchMessage, chain_hash, name_batch, result_digest, verify_down
 from protocol.records import Aborted, Unknown
@@ -82,14 +81,16 @@ def test_a_batch_that_survived_a_restore_gets_a_receipt_of_the_generation_in_for
     assert canteen.balance(MERCHANTS, MERCHANT) == 350
 
 
-def test_the_same_rows_with_another_content_are_refused(canteen: Canteen, card: Card, till: Till) -> None:
-    batch = canteen.batch(till.row(till.purchase(card, 350)))
-    canteen.post_batch(batch)
-    other = [(1, till.row(till.purchase(card, 351)))]
-    with pytest.raises(BatchConflict) as refused:
-        canteen.post_batch(BatchMessage(name_batch(7, SPOOL, other), list(other)))
-    assert refused.value.first_row == 1
-    assert canteen.ledger.position == 1
+def test_the_same_row_numbers_with_another_content_are_another_batch(canteen: Canteen, card: Card, till: Till) -> None:
+    """R16: a batch is named by content. A spool that was put back from a backup numbers its rows again."""
+    first = canteen.batch(till.row(till.purchase(card, 350)))
+    canteen.post_batch(first)
+    rows = [(1, till.row(till.purchase(card, 351)))]
+    other = BatchMessage(name_batch(7, SPOOL, rows), list(rows))
+    receipt = canteen.receipt(canteen.post_batch(other))
+    assert (receipt.name, receipt.posted, canteen.ledger.position) == (other.name, 1, 2)
+    assert canteen.receipt(canteen.post_batch(first)).position == 1
+    assert canteen.balance(MERCHANTS, MERCHANT) == 701
 
 
 def test_a_receipt_is_signed_chained_and_counts_as_the_page_says(canteen: Canteen, card: Card, till: Till) -> None:

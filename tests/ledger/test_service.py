@@ -82,8 +82,8 @@ class FrontEnd:
         self._stream.write(data)
         self._site.run()
 
-    def hello(self, *, generation: int = 0) -> "FrontEnd":
-        return self.say(LinkHello(self.frontend, SPOOL, NOW_MS, 0, bytes([self.frontend]) * 16, generation, 0))
+    def hello(self, *, generation: int = 0, last_row: int = 0) -> "FrontEnd":
+        return self.say(LinkHello(self.frontend, SPOOL, NOW_MS, last_row, bytes([self.frontend]) * 16, generation, 0))
 
     def batch(self, first: int, *rows: bytes) -> BatchMessage:
         numbered: list[Row] = list(enumerate(rows, first))
@@ -236,12 +236,21 @@ def test_a_batch_under_a_wrong_mac_or_name_settles_nothing(site: Site) -> None:
     assert site.opened[-1].position == 0
 
 
-def test_changed_rows_under_known_numbers_are_refused_and_alarmed(site: Site) -> None:
+def test_a_spool_that_went_back_is_alarmed_at_its_hello_and_its_rows_are_booked_all_the_same(site: Site) -> None:
+    """R16, R19: yesterday's copy of a spool numbers its rows again; nothing that it brings is refused for that."""
     till = site.tills[0]
     peer = FrontEnd(site).hello()
-    peer.say(peer.batch(3, till.row(till.aborted())), peer.batch(3, till.row(till.aborted())))
-    assert peer.last == Refusal(RefusalCode.MALFORMED, 3)
-    assert "ledger.batch_refused" in site.log
+    peer.say(peer.batch(3, till.row(till.aborted())))
+    assert FrontEnd(site).hello(last_row=3).last != Refusal(RefusalCode.MALFORMED, 0)
+    assert "ledger.spool_went_back" not in site.log
+    again = FrontEnd(site).hello(last_row=2)
+    assert "ledger.spool_went_back" in site.log
+    [report] = Operator(site).ask("status")["reports"]
+    assert (report["kind"], report["frontend"]) == ("spool_went_back", FRONTEND)
+    batch = again.batch(3, till.row(till.aborted()))
+    receipt = again.say(batch).last
+    assert isinstance(receipt, Receipt)
+    assert (receipt.name, receipt.posted) == (batch.name, 1)
 
 
 def test_the_newest_connection_of_a_front_end_wins(site: Site) -> None:

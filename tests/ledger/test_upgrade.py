@@ -47,7 +47,7 @@ def audited(ledger: Ledger, paths: LedgerPaths) -> Verification:
 
 
 def test_an_older_ledger_is_named_to_a_reader_and_migrated_by_a_writer(paths: LedgerPaths) -> None:
-    with pytest.raises(ForeignLedger, match="schema version 2, this program knows 3"):
+    with pytest.raises(ForeignLedger, match="schema version 2, this program knows 4"):
         open_reader(paths.database)
     fresh, migrated = open_writer(":memory:", create=True), open_writer(paths.database)
     try:

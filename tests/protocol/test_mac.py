@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protocol.codes import Suite
 from protocol.errors import OutOfRange
-from protocol.mac import MacKey, derive
+from protocol.mac import MacKey, derive, each_holds
 from tests.protocol.vectors import Vector, good
 
 # RFC 4493 section 4.
@@ -58,6 +58,25 @@ def test_a_mac_with_any_bit_flipped_does_not_verify() -> None:
     key = MacKey(RFC_KEY)
     tag = int.from_bytes(bytes.fromhex(RFC_MACS[16]), "big")
     assert not any(key.verifies((tag ^ 1 << bit).to_bytes(16, "big"), RFC_MESSAGE[:16]) for bit in range(128))
+
+
+def test_many_hold_when_each_does_and_none_may_be_wrong_anywhere() -> None:
+    keys = [MacKey(RFC_KEY), MacKey(bytes(16)), MacKey(RFC_KEY[::-1])]
+    messages = [RFC_MESSAGE[:length] for length in (16, 29, 64)]
+    own = [(message, keys[0].mac8(message)) for message in messages]
+    each = [(key, message, key.mac8(message)) for key, message in zip(keys, messages, strict=True)]
+    assert keys[0].all_hold(own)
+    assert keys[0].all_hold([])
+    assert each_holds(each)
+    for at in range(3):
+        for bit in range(64):
+            tag = (int.from_bytes(own[at][1], "big") ^ 1 << bit).to_bytes(8, "big")
+            assert not keys[0].all_hold([*own[:at], (messages[at], tag), *own[at + 1 :]])
+            tag = (int.from_bytes(each[at][2], "big") ^ 1 << bit).to_bytes(8, "big")
+            assert not each_holds([*each[:at], (keys[at], messages[at], tag), *each[at + 1 :]])
+    assert not keys[0].all_hold([(messages[0], own[1][1]), (messages[1], own[0][1])])
+    assert not each_holds([(keys[1], messages[0], each[0][2])])
+    assert not keys[0].all_hold([(messages[0], own[0][1] + bytes(8))])
 
 
 def test_a_key_never_shows_its_bytes() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from protocol.codes import RowKind
 from protocol.errors import Malformed, OutOfRange
-from protocol.rows import ROW_BYTES_MAX, PackedRow, decode, peek
+from protocol.rows import ROW_BYTES_MAX, PackedRow, decode, owner, peek
 from tests.hostile import HostileKit
 from tests.protocol.samples import vector_cases
 
@@ -93,3 +93,8 @@ def test_peek_reads_the_head_alone() -> None:
 def test_a_row_that_does_not_fit_its_fields_is_out_of_range(row: PackedRow) -> None:
     with pytest.raises(OutOfRange):
         row.encode()
+
+
+def test_the_owner_of_a_row_is_what_its_head_says() -> None:
+    row = PackedRow(RowKind.RECORDS, 0x01020304, 0x0506, 1, 1, 9, bytes(96), (7,)).encode()
+    assert owner(row) == owner(memoryview(row)) == (0x01020304, 0x0506)

@@ -1,68 +1,30 @@
-"""What happens to a site, drawn from its seed: sales, torn cards, and every kind of fault, at rates of their own."""
+"""What goes wrong on a site, drawn from its seed: every kind of fault at its own rate, while people sell and buy."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-from terminal_sim.card import Disturbance, Effect, Moment
-from terminal_sim.flash import CutAfter
-from tests.simulation.keys import FIRST_CARD
-from tests.simulation.site import FRONTEND_HOST, LEDGER_HOST, Site
+from protocol.codes import AbortReason, RecordType, TerminalKind
+from protocol.record_bodies import Aborted
+from terminal_sim.selling_terminal import SellingTerminal
+from tests.simulation.attacker import Attacker
+from tests.simulation.breakage import LEDGER_HOST
+from tests.simulation.frontend_host import FrontendHost
+from tests.simulation.hijacker import Hijacker
+from tests.simulation.operators import Operators
+from tests.simulation.people import CUT_STEPS, People
+from tests.simulation.plan import Plan
+from tests.simulation.site import Site
+from tests.simulation.thief import Thief
 from tests.simulation.till import Till
+from tests.simulation.world import Host
 
-COMMANDS_MAX: Final = 8  # of a tap that first clears an earlier proof
-CUT_STEPS: Final = 700  # flash bytes and erase pieces that two taps program at most
 RETRY_MS: Final = 500
-
-
-@dataclass(slots=True)
-class Plan:
-    """One seed's site and its luck; rates are per tap, gaps are mean virtual milliseconds between two faults."""
-
-    terminals: int
-    cards: int
-    ring_sectors: int
-    selling_ms: int
-    tap_gap_ms: int
-    disturbed: float
-    cut_in_flash: float
-    outage_gap_ms: int
-    crash_gap_ms: int
-    ledger_crash_gap_ms: int
-    power_gap_ms: int
-    weather_gap_ms: int
-    list_gap_ms: int
-    commit_ms: int
-    callback_ms: int
-
-    @classmethod
-    def drawn(cls, seed: int, *, selling_ms: int = 40_000) -> Plan:
-        """Swarm: each seed has its own mix, so that rare faults meet often in some."""
-        rng = random.Random(f"{seed}:plan")
-
-        def gap(low_ms: int, high_ms: int) -> int:
-            return rng.randint(low_ms, high_ms)
-
-        return cls(
-            terminals=rng.choice((3, 3, 4, 6, 9, 12)),
-            cards=rng.randint(10, 60),
-            ring_sectors=rng.choice((3, 4, 6, 9)),
-            selling_ms=selling_ms,
-            tap_gap_ms=rng.choice((40, 80, 150, 300)),
-            disturbed=rng.choice((0.0, 0.05, 0.15)),
-            cut_in_flash=rng.choice((0.0, 0.02, 0.06)),
-            outage_gap_ms=gap(6_000, 40_000),
-            crash_gap_ms=gap(6_000, 40_000),
-            ledger_crash_gap_ms=gap(8_000, 50_000),
-            power_gap_ms=gap(2_000, 20_000),
-            weather_gap_ms=gap(2_000, 15_000),
-            list_gap_ms=gap(3_000, 15_000),
-            commit_ms=rng.choice((1, 4, 25, 120)),
-            callback_ms=rng.choice((1, 3, 30)),
-        )
+WRITES_MAX: Final = 24  # of a commit or two; the cut falls before one of them
+CUT_PATIENCE_MS: Final = 150
+INVENTION_GAP_MS: Final = 700  # of who holds a stolen terminal, or a front-end
 
 
 class Drama:
@@ -72,26 +34,54 @@ class Drama:
         self.site = site
         self.plan = plan
         self.rng = random.Random(f"{site.seed}:drama")
+        self.people = People(site, plan)
+        self.operators = Operators(site)
+        self.attacker = Attacker(site) if "attack" in plan.gaps else None
+        self.thief: Thief | None = None
         self.ends_ms = 0
-        self.taps = 0
-        self.outcomes: dict[str, int] = {}
-        self._lost: list[int] = []
 
     def begin(self) -> None:
         site, plan = self.site, self.plan
         self.ends_ms = site.world.time_ms + plan.selling_ms
-        host = site.frontend.host
-        host.work_ms, host.done_ms = plan.commit_ms, plan.callback_ms
+        for one in site.frontends:
+            one.host.work_ms, one.host.done_ms = plan.commit_ms, plan.callback_ms
         site.ledger.host.work_ms = self.rng.choice((1, 5, 60))
         for till in site.tills:
             till.on_cut = self._power_gone
-        self._every(plan.tap_gap_ms, self.tap)
-        self._every(plan.outage_gap_ms, self.outage)
-        self._every(plan.crash_gap_ms, self.frontend_down)
-        self._every(plan.ledger_crash_gap_ms, self.ledger_down)
-        self._every(plan.power_gap_ms, self.power_cut)
-        self._every(plan.weather_gap_ms, self.weather)
-        self._every(plan.list_gap_ms, self.change_list)
+        self._fill_memories()
+        self._every(plan.tap_gap_ms, self.people.arrive)
+        happenings: dict[str, Callable[[], None]] = {
+            "outage": self.outage,
+            "frontend": self.frontend_down,
+            "ledger": self.ledger_down,
+            "power": self.power_cut,
+            "weather": self.weather,
+            "list": self.operators.change_list,
+            "topup": self.operators.top_up,
+            "publish": self.operators.publish,
+            "replace": self.operators.replace,
+            "close_day": self.operators.close_day,
+        }
+        if self.attacker is not None:
+            happenings["attack"] = self.attacker.strike
+        for kind, what in happenings.items():
+            if kind in plan.gaps:
+                self._every(plan.gaps[kind], what)
+        tills = [till for till in site.tills if till.kind == TerminalKind.POS]
+        if plan.stolen and len(tills) > 1:
+            self.thief = Thief(site, self.rng.choice(tills))
+            self._every(INVENTION_GAP_MS, self.thief.act)
+        if plan.hijacked:
+            self._every(INVENTION_GAP_MS, Hijacker(site, self.rng.choice(site.frontends)).act)
+
+    def _fill_memories(self) -> None:
+        """Technical records, as after a morning of cards that were taken away too early."""
+        for till in self.site.tills:
+            terminal = till.terminal
+            if isinstance(terminal, SellingTerminal):
+                for _ in range(self.plan.records_before):
+                    if not terminal.memory_full:
+                        terminal.write_plain(Aborted(int(RecordType.PURCHASE), AbortReason.CARD_REMOVED, 0))
 
     def _every(self, mean_ms: int, what: Callable[[], None]) -> None:
         def due() -> None:
@@ -101,34 +91,12 @@ class Drama:
 
         self.site.after(self.rng.randint(mean_ms // 3, mean_ms * 5 // 3), due)
 
-    # -- sales
-
-    def tap(self) -> None:
-        rng, site = self.rng, self.site
-        till = rng.choice(site.tills)
-        card = FIRST_CARD + rng.randrange(self.plan.cards)
-        disturbance = None
-        if rng.random() < self.plan.disturbed:
-            disturbance = Disturbance(rng.randrange(COMMANDS_MAX), rng.choice(list(Moment)), rng.choice(list(Effect)))
-        if till.is_on and rng.random() < self.plan.cut_in_flash:
-            till.flash.cut_plan = CutAfter(rng.randrange(CUT_STEPS), bits_done=rng.randrange(256))
-        writes = site.oracle.executed
-        before = len(writes)
-        result = site.tap(till, card, rng.choice((1, 350, 850, 1_250, 2_000)), disturbance)
-        self.taps += 1
-        outcome = "no power" if result is None else f"{result.outcome.value} {result.why.value}".strip()
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        if disturbance is not None and result is not None and result.outcome.value != "sold":
-            site.world.count_fault("card_torn")
-        if result is None and len(writes) > before:
-            site.world.count_fault("power_cut_after_debit")
-
-    # -- faults
+    # -- terminals and cables
 
     def _power_gone(self, till: Till) -> None:
         rng = self.rng
         cuts = [rng.randrange(CUT_STEPS) for _ in range(rng.choice((0, 0, 0, 1, 3)))]
-        self.site.after(rng.randint(200, 8_000), lambda: self.site.reboot(till, cuts))
+        self.site.after(rng.randint(200, 5_000), lambda: self.site.reboot(till, cuts))
 
     def power_cut(self) -> None:
         till = self.rng.choice(self.site.tills)
@@ -136,116 +104,134 @@ class Drama:
             self.site.power_cut(till)
 
     def outage(self) -> None:
-        """A cable: of the front-end, of the ledger, or of some tills."""
+        """A cable: of a front-end, of the ledger, of some terminals, or between two machines."""
         rng, site = self.rng, self.site
-        kind = rng.randrange(4)
-        if kind == 0:
-            hosts = [FRONTEND_HOST]
-        elif kind == 1:
-            hosts = [LEDGER_HOST]
-        else:
-            hosts = [till.host.name for till in site.tills if rng.random() < 0.5]
+        kind = rng.randrange(5)
+        frontend = rng.choice(site.frontends).host.name
+        back_ms = rng.randint(300, 8_000)
+        if kind == 4:
+            other = rng.choice([LEDGER_HOST, *(till.host.name for till in site.tills)])
+            site.part(frontend, other)
+            site.after(back_ms, lambda: site.join(frontend, other))
+            return
+        some = [till.host.name for till in site.tills if rng.random() < 0.5]
+        hosts = {0: [frontend], 1: [LEDGER_HOST]}.get(kind, some)
         if hosts:
             site.cut_network(*hosts)
-            site.after(rng.randint(300, 15_000), lambda: site.heal(*hosts))
+            site.after(back_ms, lambda: site.heal(*hosts))
+
+    # -- the back room
 
     def frontend_down(self) -> None:
-        """Killed, or stopped in order; it comes back."""
+        """Killed, stopped in order, or its power cut; it comes back."""
         rng, site = self.rng, self.site
-        if not site.frontend.is_up:
+        frontend = rng.choice(site.frontends)
+        if not frontend.is_up:
             return
-        if rng.random() < 0.25:
-            site.stop_frontend()
+        how = rng.random()
+        if how < 0.25:
+            site.world.count_fault("orderly_stop")
+            frontend.stop()
+        elif how < 0.7 and frontend.host.disk is not None:
+            self._cut_power(frontend.host)
         else:
-            site.crash_frontend()
-        site.after(rng.randint(200, 6_000), self._frontend_back)
+            frontend.crash()
+        site.after(rng.randint(2 * CUT_PATIENCE_MS, 4_000), lambda: self._frontend_back(frontend))
 
-    def _frontend_back(self) -> None:
-        if self.site.frontend.is_stopped:
-            self.site.start_frontend()
+    def _frontend_back(self, frontend: FrontendHost) -> None:
+        if frontend.is_up:
+            return
+        if frontend.is_stopped:
+            frontend.start()
         else:
-            self.site.after(RETRY_MS, self._frontend_back)
+            self.site.after(RETRY_MS, lambda: self._frontend_back(frontend))
 
     def ledger_down(self) -> None:
         site = self.site
         if not site.ledger.is_up:
             return
-        if self.rng.random() < 0.25:
+        how = self.rng.random()
+        if how < 0.25:
             site.stop_ledger()
+        elif how < 0.7 and site.ledger.host.disk is not None:
+            self._cut_power(site.ledger.host)
         else:
             site.crash_ledger()
-        site.after(self.rng.randint(200, 9_000), self._ledger_back)
+        site.after(self.rng.randint(2 * CUT_PATIENCE_MS, 5_000), self._ledger_back)
 
     def _ledger_back(self) -> None:
         if self.site.ledger.is_stopped:
             self.site.start_ledger()
-        else:
+        elif not self.site.ledger.is_up:
             self.site.after(RETRY_MS, self._ledger_back)
 
+    def _cut_power(self, host: Host) -> None:
+        """Before one of the next writes or syncs of its disk, or soon."""
+        disk, life = host.disk, host.life
+        assert disk is not None
+        disk.cut_after = self.rng.randrange(WRITES_MAX)
+
+        def at_last() -> None:
+            if host.life == life:
+                disk.is_dead = True
+                host.disk_died()
+
+        self.site.after(CUT_PATIENCE_MS, at_last)
+
+    # -- an ordinary day
+
     def weather(self) -> None:
-        """What networks and disks do on an ordinary day."""
+        """What networks and disks do."""
         rng, site = self.rng, self.site
         world = site.world
-        names = [FRONTEND_HOST, LEDGER_HOST, *(till.host.name for till in site.tills)]
-        host = rng.choice(names)
-        kind = rng.randrange(6)
+        frontend = rng.choice(site.frontends)
+        hosts = [frontend.host, site.ledger.host, *(till.host for till in site.tills)]
+        host = rng.choice(hosts[:2] if rng.random() < 0.3 else hosts)
+        kind = rng.randrange(7)
         if kind != 1:
             world.slow_hosts.clear()
         if kind == 0:
-            world.stall(host, rng.randint(100, 25_000))
+            world.stall(host.name, rng.randint(100, 9_000))
         elif kind == 1:
-            world.slow_hosts[host] = (20, rng.randint(30, 900))
+            world.slow_hosts[host.name] = (20, rng.randint(30, 900))
             world.count_fault("slow_link")
         elif kind == 2:
-            self._fill_disk()
+            self._fill_disk(frontend)
         elif kind == 3:
-            world.corrupt_next[host] = rng.randrange(6)
+            world.corrupt_next[host.name] = rng.randrange(6)
         elif kind == 4:
-            rng.choice((site.frontend, site.ledger)).host.file_failures = rng.randint(1, 3)
+            rng.choice((frontend, site.ledger)).host.file_failures = rng.randint(1, 3)
+        elif kind == 5:
+            world.repeat_next[LEDGER_HOST] = rng.randrange(3)
         else:
-            hosts = [site.frontend.host, site.ledger.host, *(till.host for till in site.tills)]
-            rng.choice(hosts).reset_streams()
+            host.reset_streams()
 
-    def _fill_disk(self) -> None:
+    def _fill_disk(self, frontend: FrontendHost) -> None:
         """The spool's volume is full for a while: nothing may be acknowledged (R14)."""
-        site = self.site
-        site.frontend.free_percent = 2
-        site.world.count_fault("disk_full")
-        site.after(self.rng.randint(200, 6_000), site.frontend.free_disk)
-
-    def change_list(self) -> None:
-        """A card is reported lost, or found again."""
-        rng, site = self.rng, self.site
-        site.world.count_fault("list_change")
-        if self._lost and rng.random() < 0.4:
-            site.release(self._lost.pop(rng.randrange(len(self._lost))))
-            return
-        card = FIRST_CARD + rng.randrange(self.plan.cards)
-        if card not in self._lost:
-            self._lost.append(card)
-            site.report_lost(card)
+        frontend.free_percent = 2
+        self.site.world.count_fault("disk_full")
+        self.site.after(self.rng.randint(200, 4_000), frontend.free_disk)
 
     # -- afterwards
 
     def heal(self) -> None:
-        """Everything whole again: power, processes, cables, disks; no fault is pending after it."""
+        """Everything whole again: power, processes, cables, disks; what was under way ends, and no fault follows."""
         site = self.site
         site.heal()
-        site.frontend.free_disk()
-        site.frontend.host.file_failures = site.ledger.host.file_failures = 0
-        site.frontend.host.work_ms, site.frontend.host.done_ms = 2, 1
+        if self.attacker is not None:
+            self.attacker.stop()
         for till in site.tills:
-            till.on_cut = lambda _: None
+            till.on_cut = lambda gone: site.after(RETRY_MS, lambda: site.reboot(gone))
             till.flash.cut_plan = None
-        if site.ledger.is_stopped:
-            site.start_ledger()
-        if not site.frontend.is_up and site.frontend.is_stopped:
-            site.start_frontend()
+        for host in (site.ledger.host, *(one.host for one in site.frontends)):
+            if host.disk is not None:
+                host.disk.cut_after = None
+        site.ledger.host.file_failures = 0
+        for one in site.frontends:
+            one.free_disk()
+            one.host.file_failures = 0
+            one.host.work_ms, one.host.done_ms = 2, 1
+            self._frontend_back(one)
+        self._ledger_back()
         for till in site.tills:
             site.reboot(till)
-
-    def see_every_card(self) -> None:
-        """Each card, lost ones too, meets a terminal once more, for a sale that no purse can pay, and tells all."""
-        for at, card in enumerate(self.site.cards.numbers()):
-            till = self.site.tills[at % len(self.site.tills)]
-            self.site.tap(till, card, 99_999_999)

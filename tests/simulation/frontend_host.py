@@ -16,6 +16,7 @@ from protocol.codes import ListKind
 from protocol.ports import Log
 from protocol.signed import NO_VERSION, Version
 from protocol.trade_time import fixed_offset
+from tests.simulation.fragile import close_killed
 from tests.simulation.keys import FRONTEND, SITE, SiteKeys
 from tests.simulation.world import Host
 
@@ -44,8 +45,8 @@ class FrontendHost:
         self.spool_path = str(directory / "spool.db")
         self._keys = keys
         self._log = log
-        self.parameters = 0
-        """Counter of the version in the file of published parameters; 0: nobody has published any."""
+        self.published: dict[ListKind, int] = {}
+        """Counter of the version in the file of each kind of document; none: nobody has published any."""
         self.free_percent = 100
         """Of the volume that the spool is on."""
         self.spool: Spool | None = None
@@ -71,6 +72,7 @@ class FrontendHost:
             files=host,
             log=log,
             free_bytes=lambda: (self.free_percent, 100),
+            vfs=None if host.disk is None else host.disk.name,
         )
         self.writer = SpoolWriter(self.spool, executor=host, clock=host, log=log)
         self.forwarder = Forwarder(
@@ -106,22 +108,29 @@ class FrontendHost:
             alarms=Alarms(),
         )
         self.server.start()
-        self._look_at_parameters()
+        self._look_at_published()
+
+    def publish(self, kind: ListKind) -> None:
+        """People put the next version of a document beside the server, whether it runs or not."""
+        self.published[kind] = self.published.get(kind, 0) + 1
+        self._look_at_published()
 
     def publish_parameters(self) -> None:
-        """People put the next version of the parameters beside the server, whether it runs or not."""
-        self.parameters += 1
-        self._look_at_parameters()
+        self.publish(ListKind.PARAMETERS)
 
-    def _look_at_parameters(self) -> None:
-        if self.server is not None and self.parameters:
-            data = self._keys.parameters(self.parameters)
-            self.server.parts.distribution.on_published(ListKind.PARAMETERS, data)
+    def _look_at_published(self) -> None:
+        for kind, counter in self.published.items():
+            if self.server is not None:
+                self.server.parts.distribution.on_published(kind, self._keys.published(kind, counter))
+
+    def wanted_version(self, kind: ListKind) -> Version:
+        """What every terminal is to be brought to."""
+        counter = self.published.get(kind, 0)
+        return (1, counter) if counter else NO_VERSION
 
     @property
     def parameters_version(self) -> Version:
-        """What every terminal is to be brought to."""
-        return (1, self.parameters) if self.parameters else NO_VERSION
+        return self.wanted_version(ListKind.PARAMETERS)
 
     def free_disk(self) -> None:
         """Somebody has deleted something."""
@@ -152,9 +161,11 @@ class FrontendHost:
     def close(self) -> None:
         """End of the run: leave no file open."""
         self._drop()
+        if self.host.disk is not None:
+            self.host.disk.close()
 
     def _drop(self) -> None:
         spool = self.spool
         self.spool = self.writer = self.forwarder = self.server = None
         if spool is not None and spool._handles is not None:
-            spool._handles.connection.close(True)  # as the system closes the files of a process that is gone
+            close_killed(spool._handles.connection)

@@ -12,17 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from protocol.cards.apdu import Identity
-from protocol.codes import ListKind
+from protocol.codes import ListKind, RecordType
+from protocol.errors import RemoteError
+from protocol.limits import BATCHES_OUTSTANDING_MAX
+from protocol.list_kinds import DOCUMENT_KINDS
 from protocol.signed import NO_VERSION, Version
 from terminal_sim.card import CardStore
 from terminal_sim.errors import RecordGone, SectorDead
 from terminal_sim.firmware import Outcome, TapResult, Why
 from terminal_sim.oracle import Oracle
-from tests.simulation.eyes import LedgerEye, SpoolEye
+from tests.simulation.eyes import SpoolEye
 from tests.simulation.frontend_host import FrontendHost
+from tests.simulation.ledger_eye import TAKEN_SIGN, LedgerEye
 from tests.simulation.till import Till
+
+STRANGERS_MAX: Final = 64  # connections of attackers, the ledger and a hijacker that one front-end may see at once
 
 
 class Violation(AssertionError):
@@ -36,10 +43,12 @@ class Invariants:
         self.oracle = oracle
         self.cards = cards
         self.tills: dict[int, Till] = {}
-        self.spool: SpoolEye | None = None
-        self.other_spools: list[SpoolEye] = []
-        """Of further front-ends."""
+        self.spool_eyes: list[SpoolEye] = []
+        """Of every front-end, in their order."""
         self.ledger: LedgerEye | None = None
+        self.books_every_commits = 1
+        """Of the ledger; on a very large site not each."""
+        self._commits = 0
         self.now_ms: Callable[[], int] = lambda: 0
         self.checks = 0
         self.found: Violation | None = None
@@ -52,8 +61,10 @@ class Invariants:
         self._settlements: set[tuple[bytes, int, int, int, int]] = set()
         self._list_of: dict[int, Version] = {}
         self._frontend_lists: dict[int, Version] = {}
-        self._parameters_of: dict[int, Version] = {}
+        self._documents_of: dict[tuple[int, ListKind], Version] = {}
         self._position = (0, 0)
+        self._booked: set[Identity] = set()
+        self._taken_cents: dict[int, int] = {}
 
     @property
     def records_acknowledged(self) -> int:
@@ -98,12 +109,18 @@ class Invariants:
 
     # -- moments
 
+    def replaced(self, till: Till) -> None:
+        """Another device: it has none of the lists of the old one."""
+        self._list_of.pop(till.number, None)
+        for kind in DOCUMENT_KINDS:
+            self._documents_of.pop((till.number, kind), None)
+
     def booted(self, till: Till) -> None:
         """What flash says after a boot is what counts."""
         assert till.terminal is not None
         self.check_acknowledged(till)
         self._check_list_of(till.number, till.terminal.deny_list.memory.version)
-        self._check_parameters_of(till)
+        self._check_documents_of(till)
 
     def spool_worked(self) -> None:
         """The front-end's disk has done something: nothing may be settled that the ledger has not committed."""
@@ -115,7 +132,22 @@ class Invariants:
 
     def spools(self) -> list[SpoolEye]:
         """Of every front-end, as far as eyes are on them."""
-        return [self.spool, *self.other_spools] if self.spool is not None else []
+        return self.spool_eyes
+
+    @property
+    def spool(self) -> SpoolEye | None:
+        """Of the first front-end."""
+        return self.spool_eyes[0] if self.spool_eyes else None
+
+    def disk_lost_power(self) -> None:
+        """Everything that was ever acknowledged or settled is looked for again, on what the cut has left."""
+        self._acknowledged.clear()
+        self._settlements.clear()
+        for till in self.tills.values():
+            self._keep(partial(self.check_acknowledged, till))
+        for spool in self.spools():
+            spool.forget_settled()
+            self._keep(partial(self._check_settled, spool))
 
     def check_acknowledged(self, till: Till) -> None:
         """Every sequence newly called acknowledged is committed in a spool, as this very record."""
@@ -146,17 +178,31 @@ class Invariants:
                     raise Violation(f"terminal {till.number}: {epoch}/{sequence} is stored as another record")
             self._highest[key] = max(self._highest.get(key, 0), last)
 
-    def tapped(self, till: Till, card: int, held: Version, result: TapResult) -> None:
+    def tapped(self, till: Till, card: int, held: Version, result: TapResult | None) -> None:
         """`held` is the list version in force when the card came."""
         assert self.ledger is not None
-        if held == NO_VERSION:
-            denied: frozenset[int] = frozenset()
-        else:
-            denied = self.ledger.denied()[held]
-        if card in denied and result.outcome in {Outcome.SOLD, Outcome.GREY}:
+        if self.oracle.faults:
+            raise Violation("; ".join(self.oracle.faults))
+        if result is None:
+            return
+        denied = self._denied(till, held)
+        if card in denied and result.outcome in {Outcome.SOLD, Outcome.GREY, Outcome.DONE}:
             raise Violation(f"terminal {till.number} with list {held} has sold to a card on it")
         if card not in denied and result.why is Why.DENY_LIST:
             raise Violation(f"terminal {till.number} with list {held} has refused a card that is not on it")
+
+    def presented(self, till: Till, card: int, held: Version, *, is_granted: bool) -> None:
+        """A card at a door; `held` as for `tapped`."""
+        assert self.ledger is not None
+        if is_granted and card in self._denied(till, held):
+            raise Violation(f"door {till.number} with list {held} has opened for a card on it")
+
+    def _denied(self, till: Till, held: Version) -> frozenset[int]:
+        assert self.ledger is not None
+        issued = self.ledger.denied() | {NO_VERSION: frozenset()}
+        if held not in issued:
+            raise Violation(f"terminal {till.number} holds list {held}, which nobody has issued")
+        return issued[held]
 
     # -- every so often
 
@@ -164,16 +210,58 @@ class Invariants:
         """Everything that is judged every so often; what callbacks have found is raised first."""
         self.checks += 1
         self.raise_found()
-        self._check_cards()
-        self._check_books()
         for frontend in frontends:
             self._check_list_at(frontend)
-        self._check_position()
+            self._check_sessions(frontend)
+            self._check_bounds(frontend)
 
-    def _check_cards(self) -> None:
+    def _check_sessions(self, frontend: FrontendHost) -> None:
+        """Whoever is logged in is who it says it is: its connection comes from that terminal's machine."""
+        if frontend.server is None:
+            return
+        for status in frontend.server.parts.sessions.statuses():
+            if status.live is not None and not status.address.startswith(f"till-{status.terminal}:"):
+                raise Violation(f"{status.address} is logged in as terminal {status.terminal}")
+
+    def _check_bounds(self, frontend: FrontendHost) -> None:
+        """Nothing that a server keeps grows beyond what it has promised, whoever talks to it."""
+        server, forwarder = frontend.server, frontend.forwarder
+        if server is None or forwarder is None:
+            return
+        settings = server.parts.settings
+        bounds = {
+            "frames in the intake": (len(server.parts.intake), settings.intake_frames_max + len(frontend.host.streams)),
+            "batches without a receipt": (len(forwarder._outbox), BATCHES_OUTSTANDING_MAX),
+            "connections": (len(frontend.host.streams), 3 * len(self.tills) + STRANGERS_MAX),
+            "bytes to one peer": (
+                max((each.write_buffer_bytes() for each in frontend.host.streams), default=0),
+                2 * settings.write_buffer_bytes_max,
+            ),
+        }
+        for what, (count, most) in bounds.items():
+            if count > most:
+                raise Violation(f"front-end: {count} {what}, at most {most} are meant to be")
+
+    def check_cards(self) -> None:
+        """All of them, and all that was ever wrong; `tapped` has looked at each as it was used."""
         wrong = self.oracle.check_cards(self.cards)
         if wrong:
             raise Violation("; ".join(wrong))
+
+    def ledger_worked(self) -> None:
+        """The ledger's disk has done something: its books must be right, and say what cards have done."""
+        ledger = self.ledger
+        if ledger is not None and ledger.has_changed():
+            self._commits += 1
+            if self._commits % self.books_every_commits:
+                return
+            self._keep(self._check_books)
+            self._keep(self._check_position)
+
+    def forget_books(self) -> None:
+        """The ledger was put back to an older state; what it has booked is read again."""
+        self._booked.clear()
+        self._taken_cents.clear()
 
     def _check_books(self) -> None:
         ledger = self.ledger
@@ -181,25 +269,35 @@ class Invariants:
         wrong = ledger.out_of_balance()
         if wrong:
             raise Violation("; ".join(wrong))
-        taken: set[Identity] = set()
-        for one in ledger.booked():
-            if one.identity in taken:
+        for one in ledger.newly_booked():
+            if one.identity in self._booked:
                 raise Violation(f"{one.identity} is booked twice")
-            taken.add(one.identity)
             executed = self.oracle.executed.get(one.identity)
             if executed is None:
                 raise Violation(f"{one.identity} is booked, and no card has paid it")
-            if (executed.amount_cents, executed.card, executed.merchant) != (one.amount_cents, one.card, one.merchant):
-                raise Violation(f"{one.identity} is booked with another amount, card or merchant than was paid")
-        greys = ledger.open_greys()
-        both = taken & greys.keys()
-        if both:
-            raise Violation(f"{min(both, key=str)} is booked and in suspense too")
-        expected = self.oracle.expected_mirrors_cents(
-            self.cards, posted=taken | greys.keys(), grey_posted=greys, credits_not_posted_cents=0
-        )
-        if ledger.mirrors_cents() != expected:
-            raise Violation(f"mirrors hold {ledger.mirrors_cents()} cents, purses say {expected}")
+            merchant = executed.merchant if one.type != RecordType.LOAD else one.merchant
+            paid = (executed.type, executed.amount_cents, executed.card, merchant)
+            if paid != (one.type, one.amount_cents, one.card, one.merchant):
+                raise Violation(f"{one.identity} is booked with another type, amount, card or merchant than was paid")
+            self._booked.add(one.identity)
+            taken = TAKEN_SIGN[RecordType(one.type)] * one.amount_cents
+            self._taken_cents[one.card] = self._taken_cents.get(one.card, 0) + taken
+        self._check_mirrors(ledger)
+
+    def _check_mirrors(self, ledger: LedgerEye) -> None:
+        """R18's second formula, card by card: opening less what is booked, less what is in suspense."""
+        grey_cents: dict[int, int] = {}
+        for _, identity, cents, card, _ in ledger.open_suspense("grey"):
+            if identity in self._booked:
+                raise Violation(f"{identity} is booked and in suspense too")
+            grey_cents[card] = grey_cents.get(card, 0) + cents
+        for _, cents, card in ledger.decided_spent():
+            grey_cents[card] = grey_cents.get(card, 0) + cents
+        opening = self.oracle.opening_cents
+        for card, mirror in ledger.mirrors().items():
+            expected = opening.get(card, 0) - self._taken_cents.get(card, 0) - grey_cents.get(card, 0)
+            if mirror != expected:
+                raise Violation(f"the mirror of a card holds {mirror} cents, its proofs say {expected}")
 
     def _check_settled(self, spool: SpoolEye) -> None:
         """The spool settles nothing that the ledger has not committed; what a restored ledger lost is waited for."""
@@ -207,7 +305,7 @@ class Invariants:
         assert ledger is not None
         generations = ledger.generations()
         spool_id = spool.spool_id()
-        for settlement in spool.settlements():
+        for settlement in spool.new_settlements():
             if (spool_id, *settlement) in self._settlements:
                 continue
             first, last, generation, position = settlement
@@ -224,19 +322,25 @@ class Invariants:
             raise Violation(f"terminal {terminal}: list {version} after {before}")
         self._list_of[terminal] = version
 
-    def _check_parameters_of(self, till: Till) -> None:
-        version = till.parameters_version
-        before = self._parameters_of.get(till.number, NO_VERSION)
-        if version < before:
-            raise Violation(f"terminal {till.number}: parameters {version} after {before}")
-        self._parameters_of[till.number] = version
+    def _check_documents_of(self, till: Till) -> None:
+        for kind in DOCUMENT_KINDS:
+            version = till.version_of(kind)
+            before = self._documents_of.get((till.number, kind), NO_VERSION)
+            if version < before:
+                raise Violation(f"terminal {till.number}: {kind.name.lower()} {version} after {before}")
+            self._documents_of[till.number, kind] = version
 
     def _check_list_at(self, frontend: FrontendHost) -> None:
-        durable, before = frontend.list_on_disk(), self._frontend_lists.get(frontend.number, NO_VERSION)
+        before = self._frontend_lists.get(frontend.number, NO_VERSION)
+        try:
+            durable = frontend.list_on_disk()
+        except RemoteError as error:
+            raise Violation(f"front-end: the list on its disk is not what was issued: {error}") from error
         if durable < before:
             raise Violation(f"front-end: list {durable} on disk after {before}")
         self._frontend_lists[frontend.number] = durable
-        if frontend.server is not None:  # it may know more than a failing disk has taken, never less
+        if frontend.server is not None:
+            # it may know more than a failing disk has taken, never less
             distribution = frontend.server.parts.distribution
             version = distribution.version(ListKind.DENY)
             if version < durable and ListKind.DENY not in distribution._making:

@@ -15,12 +15,14 @@ from ledger_sync.ledger.errors import LedgerFailure
 from ledger_sync.ledger.service import Addresses, LedgerService
 from protocol.ports import Log, Stream
 from protocol.trade_time import fixed_offset
+from tests.simulation.fragile import close_killed
 from tests.simulation.frontend_host import LEDGER_LINK, ZONE_MINUTES
-from tests.simulation.keys import SiteKeys
+from tests.simulation.keys import UNPROVEN_LIMIT_CENTS, SiteKeys
 from tests.simulation.world import Host
 
 ADMIN: Final = "/run/onecard/ledger-admin.sock"
 RESTART_MS: Final = 1_000
+PATIENCE_MS: Final = 20_000  # of an operator: longer than any stall of a play
 OPERATOR: Final = "Li Na"
 Answer = dict[str, Any]
 
@@ -31,7 +33,7 @@ class LedgerHost:
     def __init__(self, host: Host, directory: Path, keys: SiteKeys, log: Log) -> None:
         self.host = host
         self.directory = directory
-        self.paths = LedgerPaths.in_directory(str(directory))
+        self.paths = LedgerPaths.in_directory(str(directory), vfs=None if host.disk is None else host.disk.name)
         self._keys = keys.ledger_keys()
         self._log = log
         self._zone = fixed_offset(ZONE_MINUTES)
@@ -55,6 +57,7 @@ class LedgerHost:
             utc_offset_ms=self._zone,
             now_ms=self.host.now_ms(),
             operator=OPERATOR,
+            unproven_limit_cents=UNPROVEN_LIMIT_CENTS,
         )
         for verb, arguments in operations:
             ledger.operate(verb, arguments, operator=OPERATOR, now_ms=self.host.now_ms())
@@ -105,13 +108,15 @@ class LedgerHost:
     def close(self) -> None:
         """End of the run: leave no file open."""
         self._drop()
+        if self.host.disk is not None:
+            self.host.disk.close()
 
     def _drop(self) -> None:
         self._is_stopping = False
         service, self.service = self.service, None
         if service is not None and service._ledger is not None:
             ledger = service._ledger
-            ledger.connection.close(True)  # as the system closes the files of a process that is gone
+            close_killed(ledger.connection)
             if ledger._lock is not None:
                 ledger._lock.release()
 
@@ -119,7 +124,9 @@ class LedgerHost:
 
     def ask(self, request: Answer, answered: Callable[[Answer | None], None]) -> None:
         """One admin request over the admin socket; None: the connection ended without an answer."""
-        self.host.connect(ADMIN, _AdminClient({"operator": OPERATOR} | request, answered))
+        client = _AdminClient({"operator": OPERATOR} | request, answered)
+        self.host.connect(ADMIN, client)
+        self.host.world.after(PATIENCE_MS, client.give_up)
 
     # -- backups
 
@@ -171,6 +178,12 @@ class _AdminClient:
                 self._tell(None)
             assert self._stream is not None
             self._stream.close()
+
+    def give_up(self) -> None:
+        """Nobody has answered: the newline of the request may have been hit by a flipped bit."""
+        if self._answered is not None and self._stream is not None:
+            self._stream.abort()
+        self._tell(None)
 
     def drained(self) -> None:
         pass

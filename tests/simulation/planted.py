@@ -1,247 +1,141 @@
 """Bugs planted in memory, each of which the harness must catch: a harness that cannot fail proves nothing.
 
-A `Plant` patches the product, plays its play, and names the words by which the harness says what is wrong.
+A `Plant` patches the product. Most are looked for in seeds; a few show in a scene only, which is named then. `sabotage`
+searches for the first seed that catches each, writes it into `recorded.json`, and the table into docs/reliability.md.
 """
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import pytest
 
-from frontend_server.distribution import Distribution
-from frontend_server.intake import IntakeQueue, Submitter
-from frontend_server.server import FrontendServer
-from frontend_server.terminal import TerminalConnection
-from ledger_sync.ledger.books import CardState
-from ledger_sync.ledger.judge import Judge
-from ledger_sync.ledger.look_ups import LookUps
-from ledger_sync.ledger.service import LedgerService
-from ledger_sync.link.outbox import Outbox
-from ledger_sync.spool import Outcome, OutcomeKind, RecordsIntake, Spool
-from ledger_sync.spool.accept import Acceptor
-from ledger_sync.spool.batches import Batch
-from ledger_sync.spool.intake import Intake
-from protocol.link_messages import CHAIN_START, Receipt
-from protocol.list_transfer import ListVersion
-from protocol.ranges import Decision, EpochRanges, LoginAction, LoginDecision, Range, Verdict
-from protocol.records import summarise, walk
-from terminal_sim import connection
-from terminal_sim.lists import DenyListMemory
-from terminal_sim.memory import Memory
-from tests.simulation.plays import play_dead_sector, play_lost_card, play_restored_ledger, play_rolled_back
-from tests.simulation.runner import run_seed
+from tests.simulation import planted_frontend as frontend
+from tests.simulation import planted_ledger as ledger
+from tests.simulation import planted_terminal as terminal
+from tests.simulation.plays import (
+    play_dead_sector,
+    play_full_memory,
+    play_lost_card,
+    play_missed_list,
+    play_old_list_again,
+    play_restored_ledger,
+    play_rolled_back,
+    play_torn_taps,
+)
+from tests.simulation.runner import run_seed, scratch
 
-SELLING_MS: Final = 20_000
-
-T = TypeVar("T")
-
-
-def _acknowledge_before_commit(patch: pytest.MonkeyPatch) -> None:
-    submit = IntakeQueue.submit
-
-    def submits(queue: IntakeQueue, owner: Submitter, item: Intake) -> None:
-        if not isinstance(item, RecordsIntake):
-            submit(queue, owner, item)
-            return
-        queue._writer.submit(item, lambda _: None)
-        owner.stored(item, Outcome(OutcomeKind.ACCEPTED, summarise(item.payload).last, 0, ()))
-        owner.acknowledge()
-
-    patch.setattr(IntakeQueue, "submit", submits)
-
-
-def _settle_on_send(patch: pytest.MonkeyPatch) -> None:
-    send = Outbox._take
-
-    def sends(outbox: Outbox, batch: Batch) -> None:
-        send(outbox, batch)
-
-        def settle(spool: Spool) -> bool:
-            generation, position = spool.known_ledger()
-            return spool.settle(Receipt(batch.name, generation, position + 1, CHAIN_START, 0, 0, 0, 0))
-
-        outbox._spool.run(settle, lambda _, __: None)
-
-    patch.setattr(Outbox, "_take", sends)
-
-
-def _dedupe_by_watermark_alone(patch: pytest.MonkeyPatch) -> None:
-    classify = EpochRanges.classify
-
-    def classifies(ranges: EpochRanges, first: int, last: int, previous_seal: bytes, last_seal: bytes) -> Decision:
-        if any(held.first <= first and last <= held.last for held in ranges):
-            return Decision(Verdict.INSIDE)
-        return classify(ranges, first, last, previous_seal, last_seal)
-
-    def logs_in(_: EpochRanges, first_unacknowledged: int, __: int, ___: bytes) -> LoginDecision:
-        return LoginDecision(LoginAction.DURABLE, first_unacknowledged - 1)
-
-    patch.setattr(EpochRanges, "classify", classifies)
-    patch.setattr(EpochRanges, "login", logs_in)
-
-
-def _forget_a_gap(patch: pytest.MonkeyPatch) -> None:
-    def durable_is_the_highest(
-        ranges: EpochRanges, first_unacknowledged: int
-    ) -> tuple[int, tuple[tuple[int, int], ...]]:
-        held: list[Range] = list(ranges)
-        return max([first_unacknowledged - 1, *(each.last for each in held)]), ()
-
-    patch.setattr(EpochRanges, "ack_view", durable_is_the_highest)
-    patch.setattr(TerminalConnection, "on_tombstone", lambda *_: None)
-    patch.setitem(_takes_when_ready(), 0x04, lambda *_: None)
-
-
-def _takes_when_ready() -> dict[int, Any]:
-    from frontend_server.terminal import TAKES, Phase
-
-    found = TAKES[Phase.READY]
-    assert isinstance(found, dict)
-    return found
-
-
-def _skip_the_tail_of_a_frame(patch: pytest.MonkeyPatch) -> None:
-    add_row = Acceptor._add_row
-
-    def adds(acceptor: Acceptor, intake: RecordsIntake, *rest: Any) -> None:
-        records = list(walk(intake.payload))
-        if len(records) > 1:
-            intake = replace(intake, payload=b"".join(records[:-1]))
-            rest = (*rest[:3], rest[3][:-1])
-        add_row(acceptor, intake, *rest)
-
-    patch.setattr(Acceptor, "_add_row", adds)
-
-
-def _ignore_a_restored_ledger(patch: pytest.MonkeyPatch) -> None:
-    def takes_note_only(spool: Spool, generation: int, position: int) -> int:
-        with spool.transaction() as handles:
-            for name, value in (("known_generation", generation), ("known_position", position)):
-                handles.connection.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
-        return 0
-
-    patch.setattr(Spool, "unsettle_above", takes_note_only)
-
-
-def _debit_without_a_mark_in_flash(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Memory, "mark_debit_sent", lambda _: None)
-
-
-def _older_list_after_a_boot(patch: pytest.MonkeyPatch) -> None:
-    def finds_the_older(memory: DenyListMemory) -> Any:
-        found = [held for held in map(memory._read_slot, memory._slots) if held is not None]
-        return min(found, key=lambda held: held.head[12:20], default=None)
-
-    patch.setattr(DenyListMemory, "_find_held", finds_the_older)
-
-
-def _ledger_forgets_what_it_posted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(LookUps, "prefetch", lambda *_: None)
-
-
-def _lists_wait_for_the_next_log_in(patch: pytest.MonkeyPatch) -> None:
-    push = FrontendServer._push
-
-    def pushes_the_first(server: FrontendServer, version: ListVersion) -> None:
-        if version.head.version == (1, 1):
-            push(server, version)
-
-    patch.setattr(FrontendServer, "_push", pushes_the_first)
-
-
-def _credit_nothing_while_the_disk_refuses(patch: pytest.MonkeyPatch) -> None:
-    """As it was: nobody told the terminal when there was room again."""
-    credit = IntakeQueue.credit
-
-    def nothing_while_it_refuses(queue: IntakeQueue, *, is_live: bool) -> int:
-        return 0 if queue._refusing else credit(queue, is_live=is_live)
-
-    patch.setattr(IntakeQueue, "credit", nothing_while_it_refuses)
-
-
-def _wait_for_a_silent_front_end(patch: pytest.MonkeyPatch) -> None:
-    """As it was: a terminal whose way up works and whose way down is lost waits for ever."""
-    patch.setattr(connection, "SILENCE_MS_MAX", 10**9)
-
-
-def _never_ask_again_for_a_damaged_list(patch: pytest.MonkeyPatch) -> None:
-    """As it was: the front-end kept the older list until the next one was issued."""
-    patch.setattr(Distribution, "_ask_again", lambda *_: None)
-
-
-def _forget_the_counter_of_a_resolved_grey(patch: pytest.MonkeyPatch) -> None:
-    """As it was: the card's highest counter lived in memory alone until its mirror moved again."""
-    see_proof = Judge._see_proof
-
-    def sees(judge: Judge, card: CardState, *rest: Any) -> None:
-        was_changed = card.number in judge._books.changed_cards
-        see_proof(judge, card, *rest)
-        if not was_changed:
-            judge._books.changed_cards.pop(card.number, None)
-
-    patch.setattr(Judge, "_see_proof", sees)
-
-
-def _forget_a_committed_list(patch: pytest.MonkeyPatch) -> None:
-    """As it was: committed, then the heads file failed, and nobody was sent the version."""
-    patch.setattr(LedgerService, "_broadcast_newest", lambda _: None)
-
-
-def _drop_every_fifth_frame(patch: pytest.MonkeyPatch) -> None:
-    """Taken for stored, and never handed to the disk."""
-    accept = Acceptor._records
-    count = 0
-
-    def records(acceptor: Acceptor, intake: RecordsIntake) -> Outcome:
-        nonlocal count
-        count += 1
-        if count % 5:
-            return accept(acceptor, intake)
-        return Outcome(OutcomeKind.ACCEPTED, summarise(intake.payload).last, 0, ())
-
-    patch.setattr(Acceptor, "_records", records)
-
-
-def _seed(number: int) -> Callable[[Path], object]:
-    return lambda _: run_seed(number, selling_ms=SELLING_MS)
+SEEDS_MAX: Final = 200  # a bug that so many seeds do not show is a hole in the harness
 
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """One sabotage, where it shows, and how the harness words it."""
+    """One sabotage, and where it shows."""
 
     name: str
     plant: Callable[[pytest.MonkeyPatch], None]
-    play: Callable[[Path], object]
-    says: str
+    play: Callable[[Path], object] | None = None
+    """A scene instead of seeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """By which seed (None: by its scene), after how many, and what was said, without numbers."""
+
+    seed: int | None
+    tried: int
+    said: str
 
 
 PLANTS: Final = (
-    Plant("acknowledge before commit", _acknowledge_before_commit, _seed(1), "is acknowledged and not in the spool"),
-    Plant("settle on send", _settle_on_send, _seed(1), "is settled, and the ledger has not booked it"),
-    Plant("dedupe by watermark alone", _dedupe_by_watermark_alone, play_rolled_back, "is stored as another record"),
-    Plant("forget a gap", _forget_a_gap, play_dead_sector, "is acknowledged and not in the spool"),
-    Plant("skip the tail of a frame", _skip_the_tail_of_a_frame, _seed(1), "is acknowledged and not in the spool"),
-    Plant("drop every fifth frame", _drop_every_fifth_frame, _seed(1), "is acknowledged and not in the spool"),
-    Plant("ignore a restored ledger", _ignore_a_restored_ledger, play_restored_ledger, "terminals and ledger differ"),
-    Plant("no mark before the debit", _debit_without_a_mark_in_flash, _seed(1), "open items ['completion']"),
-    Plant("an older list after a boot", _older_list_after_a_boot, _seed(1), ": list (1, "),
-    Plant(
-        "the ledger forgets what it posted", _ledger_forgets_what_it_posted, _seed(1), "is booked and in suspense too"
-    ),
-    Plant(
-        "lists wait for the next log-in",
-        _lists_wait_for_the_next_log_in,
-        play_lost_card,
-        "reported lost a second ago is sold",
-    ),
-    Plant("credit 0 while the disk refuses", _credit_nothing_while_the_disk_refuses, _seed(12), "not drained"),
-    Plant("wait for a silent front-end", _wait_for_a_silent_front_end, _seed(24), "not drained"),
-    Plant("never ask again for a damaged list", _never_ask_again_for_a_damaged_list, _seed(159), "not drained"),
-    Plant("forget a counter", _forget_the_counter_of_a_resolved_grey, lambda _: run_seed(401), "top_counter"),
-    Plant("forget a committed list", _forget_a_committed_list, lambda _: run_seed(532), "not drained"),
+    Plant("acknowledge before commit", frontend.acknowledge_before_commit),
+    Plant("settle on send", frontend.settle_on_send),
+    Plant("receipt matched by number only", frontend.receipt_matched_by_number_only),
+    Plant("dedupe by watermark alone", frontend.dedupe_by_watermark_alone, play_rolled_back),
+    Plant("forget a gap", frontend.forget_a_gap, play_dead_sector),
+    Plant("skip the tail of a frame", frontend.skip_the_tail_of_a_frame),
+    Plant("drop every fifth frame", frontend.drop_every_fifth_frame),
+    Plant("count only purchases at intake", frontend.count_only_purchases_at_intake),
+    Plant("spool not synced at commit", frontend.spool_not_synced_at_commit),
+    Plant("spool never synced", frontend.spool_never_synced),
+    Plant("ignore a restored ledger", frontend.ignore_a_restored_ledger, play_restored_ledger),
+    Plant("send each row once", frontend.send_each_row_once),
+    Plant("lists wait for the next log-in", frontend.lists_wait_for_the_next_log_in, play_lost_card),
+    Plant("accept an older list at the front-end", frontend.accept_an_older_list, play_old_list_again),
+    Plant("apply a delta on the wrong base", frontend.apply_a_delta_on_the_wrong_base, play_missed_list),
+    Plant("credit 0 while the disk refuses", frontend.credit_nothing_while_the_disk_refuses),
+    Plant("never ask again for a damaged list", frontend.never_ask_again_for_a_damaged_list),
+    Plant("accept any proof of a terminal", frontend.accept_any_proof_of_a_terminal),
+    Plant("skip the tag", frontend.skip_the_tag),
+    Plant("the ledger forgets what it posted", ledger.forget_what_was_posted),
+    Plant("post a proof twice", ledger.post_a_proof_twice),
+    Plant("believe every card proof", ledger.believe_every_card_proof),
+    Plant("believe the record which kind its card is", ledger.believe_the_record_which_kind_its_card_is),
+    Plant("believe every seal", ledger.believe_every_seal),
+    Plant("forget a counter", ledger.forget_the_counter_of_a_resolved_grey, play_torn_taps),
+    Plant("refund a grey by timer", ledger.refund_grey_by_timer),
+    Plant("forget a committed list", ledger.forget_a_committed_list),
+    Plant("ledger not synced at commit", ledger.ledger_not_synced_at_commit),
+    Plant("ledger never synced", ledger.ledger_never_synced),
+    Plant("receipt before commit", ledger.receipt_before_commit),
+    Plant("refunds are nobody's", ledger.allow_a_refund_of_nothing),
+    Plant("an executed order stays in flight", ledger.leave_an_order_in_flight),
+    Plant("collect a meal and keep its booking", ledger.collect_a_meal_without_its_booking),
+    Plant("quarantine blocks what follows", ledger.quarantine_blocks_what_follows),
+    Plant("no mark before the debit", terminal.debit_without_a_mark_in_flash),
+    Plant("forget an open sale at boot", terminal.forget_an_open_sale_at_boot),
+    Plant("reset a counter at boot", terminal.reset_a_counter_at_boot),
+    Plant("overwrite what is not acknowledged", terminal.overwrite_what_is_not_acknowledged, play_full_memory),
+    Plant("clear a proof without a record", terminal.clear_a_proof_without_a_record),
+    Plant("an older list after a boot", terminal.older_list_after_a_boot),
+    Plant("believe every list", terminal.believe_every_list),
+    Plant("take an older list", terminal.take_an_older_list),
+    Plant("miss the last entry of a list", terminal.miss_the_last_entry_of_a_list),
+    Plant("take the head of a list alone", terminal.take_the_head_of_a_list_alone),
+    Plant("wait for a silent front-end", terminal.wait_for_a_silent_front_end),
+    Plant("take a cent too much", terminal.take_a_cent_too_much),
 )
+
+
+def try_once(planted: Plant, seed: int) -> str | None:
+    """What the harness says with that bug in that seed (or in its scene); None: nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        planted.plant(patch)
+        try:
+            if planted.play is None:
+                run_seed(seed)
+            else:
+                with tempfile.TemporaryDirectory(prefix="onecard-sim-", dir=scratch()) as directory:
+                    planted.play(Path(directory))
+        except AssertionError as error:
+            if isinstance(error.__cause__, TypeError | AttributeError | NameError):
+                raise RuntimeError(f"{planted.name} fits the product no more") from error  # noqa: TRY004
+            return wording(str(error))
+    return None
+
+
+def search(planted: Plant, seeds_max: int = SEEDS_MAX) -> Caught | None:
+    """The first seed that catches it; None: a hole in the harness."""
+    if planted.play is not None:
+        said = try_once(planted, 0)
+        return None if said is None else Caught(None, 1, said)
+    for seed in range(seeds_max):
+        said = try_once(planted, seed)
+        if said is not None:
+            return Caught(seed, seed + 1, said)
+    return None
+
+
+def wording(text: str) -> str:
+    """What was said, in one short line that other numbers would not change."""
+    line = text.splitlines()[0]
+    line = re.sub(r"^seed \d+, commit \S+ (Violation: |AssertionError: )?", "", line)
+    line = re.sub(r"Identity\([^)]*\)", "a record", line)
+    line = re.sub(r"\(\d+, \d+\)|\d+[./]\d+|\d+", "N", line)
+    line = re.split(r" at \[|: \[|\{|; ", line)[0]
+    return line[:100].strip(" :,")

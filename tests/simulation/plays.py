@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from protocol.codes import LinkType
+from terminal_sim.card import Disturbance, Effect, Moment
 from terminal_sim.firmware import Outcome, Why
 from terminal_sim.ring import SLOTS_PER_SECTOR
 from terminal_sim.uplink import UplinkState
 from tests.simulation.agreement import Agreement, agree
+from tests.simulation.attacker import TYPE_AT, Attacker
+from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.invariants import Violation
 from tests.simulation.keys import FIRST_CARD
 from tests.simulation.runner import drain
 from tests.simulation.site import FRONTEND_HOST, Site
+from tests.simulation.streams import VirtualStream
+from tests.simulation.till import Till
 
 SEED: Final = 2026
 CENTS: Final = 850
+TAPS_THAT_FILL: Final = 200  # more than five sectors hold
+TAP_COMMANDS: Final = 6  # of an AES card's sale, with some room
+MISSED: Final = 4  # times a list is hit, each at another bit
 
 
 def started(directory: Path) -> Site:
@@ -75,7 +85,7 @@ def play_rolled_back(directory: Path) -> set[str]:
         till.flash.restore(image)
         site.reboot(till)
         for card in range(6, 11):  # the oracle is not asked any more: the terminal itself is broken
-            site.tap(till, FIRST_CARD + card, 700)
+            till.tap(FIRST_CARD + card, 700)
         site.world.run_until(site.world.time_ms + 40_000)
         site.invariants.raise_found()
         assert till.uplink is not None
@@ -104,6 +114,104 @@ def play_dead_sector(directory: Path) -> tuple[Agreement, int]:
         site.tap(till, FIRST_CARD, 100)
         drain(site)
         return agree(site, allowed=frozenset({"grey", "tombstone"})), SLOTS_PER_SECTOR
+
+
+def play_full_memory(directory: Path) -> tuple[Agreement, int]:
+    """A till without a cable sells until its memory is full, and no further; nothing of it is lost (R12).
+
+    Returns how many sales it refused.
+    """
+    with started(directory) as site:
+        till, refused = site.tills[0], 0
+        site.cut_network(till.host.name)
+        for at in range(TAPS_THAT_FILL):
+            result = site.tap(till, FIRST_CARD + at % 20, 1)
+            refused += result is not None and result.why is Why.MEMORY_FULL
+        site.heal()
+        drain(site)
+        return agree(site), refused
+
+
+def play_torn_taps(directory: Path) -> Agreement:
+    """The power goes at every command of a tap, a card each; each card is seen once more and buys nothing (R20).
+
+    Then the ledger starts again, and all of it once more, without the last look: what it knew of cards must be on disk.
+    """
+    with started(directory) as site:
+        till, other, *_ = site.tills
+        _tear(site, till)
+        for at in range(TAP_COMMANDS):
+            site.serve(other, FIRST_CARD + at, lambda terminal, field: terminal.check(field))
+        drain(site)
+        assert not site.invariants.ledger.open_greys()  # type: ignore[union-attr]
+        site.crash_ledger()
+        site.start_ledger()
+        site.run(1_000)
+        _tear(site, till)
+        return agree(site)
+
+
+def _tear(site: Site, till: Till) -> None:
+    for at in range(TAP_COMMANDS):
+        site.tap(till, FIRST_CARD + at, CENTS, Disturbance(at, Moment.AFTER_WRITE, Effect.POWER_CUT))
+        site.reboot(till)
+        drain(site)
+
+
+def play_missed_list(directory: Path) -> list[Why]:
+    """A list is damaged on its way and the next one comes before it is asked for again: every card on both is refused.
+
+    Returns why each terminal refused each card.
+    """
+    with started(directory) as site:
+        found = []
+        for at in range(MISSED):
+            site.world.wiretap = _hits_the_next_list(site)
+            cards = (FIRST_CARD + 2 * at, FIRST_CARD + 2 * at + 1)
+            for card in cards:
+                site.report_lost(card)
+                site.run(300)
+            drain(site)
+            issued = site.invariants.ledger.denied()  # type: ignore[union-attr]
+            for card in sorted(issued[max(issued)] & set(cards)):
+                for till in site.tills:
+                    result = site.tap(till, card, 10)
+                    if result is not None and result.why is not Why.DENY_LIST:
+                        raise Violation(f"terminal {till.number}: a card reported lost is {result.outcome.value}")
+                    found.append(Why.NONE if result is None else result.why)
+        drain(site)
+        agree(site)
+        return found
+
+
+def _hits_the_next_list(site: Site) -> Callable[[VirtualStream, bytes], None]:
+    """A bit of it flips, and nobody hears any more."""
+
+    def hears(stream: VirtualStream, data: bytes) -> None:
+        if stream.host.name == LEDGER_HOST and data[TYPE_AT : TYPE_AT + 1] == bytes((LinkType.LIST,)):
+            site.world.corrupt_next[LEDGER_HOST] = 0
+            site.world.wiretap = None
+
+    return hears
+
+
+def play_old_list_again(directory: Path) -> Agreement:
+    """Somebody on the wire says every list of the ledger again, the oldest last: nothing goes back (R27)."""
+    with Site(SEED, directory / "site", check_every_events=100) as site:
+        attacker = Attacker(site)
+        site.start()
+        site.run(3_000)
+        for card in range(3):
+            site.report_lost(FIRST_CARD + card)
+            site.run(2_000)
+        lists = attacker.lists_heard()
+        assert len(lists) > 3
+        for data in reversed(lists):
+            link = next(each for each in site.frontend.host.streams if each.other in list(site.ledger.host.streams))
+            link.arrive(data)
+            site.run(500)
+        drain(site)
+        return agree(site)
 
 
 def play_lost_card(directory: Path) -> list[Outcome]:

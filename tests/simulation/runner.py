@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from protocol.codes import CardKind
+from terminal_sim.card_kinds import kind_of
 from tests.simulation.agreement import Agreement, agree
-from tests.simulation.faults import Drama, Plan
+from tests.simulation.faults import Drama
 from tests.simulation.invariants import Violation
+from tests.simulation.operators import PERSONS
+from tests.simulation.plan import Plan
 from tests.simulation.site import Site
 
-START_MS: Final = 3_000
-SETTLE_MS: Final = 30_000  # what was scheduled before the end (reboots, cables) comes to pass
+START_MS: Final = 2_000
 DRAIN_MS_MAX: Final = 240_000  # taken-over 60 s, ledger's receipt patience 60 s, back-off 45 s, and work
+DRAIN_LOOK_MS: Final = 500
+DECIDE_ROUNDS_MAX: Final = 6  # of two persons; a decision may open what a proof then closes
 MEMORY_DISK: Final = "/dev/shm"
 REPLAY: Final = "python -m tests.simulation --first {seed} --seeds 1"
 
@@ -37,6 +43,7 @@ class Run:
     checks: int
     acknowledged: int
     drain_ms: int
+    decided: int
 
 
 class SeedFailed(AssertionError):
@@ -67,7 +74,7 @@ def scratch() -> str | None:
     return MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK | os.X_OK) else None
 
 
-def run_seed(seed: int, *, selling_ms: int = 40_000, plan: Plan | None = None) -> Run:
+def run_seed(seed: int, *, selling_ms: int | None = None, plan: Plan | None = None) -> Run:
     """Raises SeedFailed."""
     plan = plan if plan is not None else Plan.drawn(seed, selling_ms=selling_ms)
     with tempfile.TemporaryDirectory(prefix="onecard-sim-", dir=scratch()) as directory:
@@ -80,47 +87,84 @@ def run_seed(seed: int, *, selling_ms: int = 40_000, plan: Plan | None = None) -
 
 
 def _run(seed: int, plan: Plan, directory: Path) -> Run:
-    with Site(seed, directory, terminals=plan.terminals, cards=plan.cards, ring_sectors=plan.ring_sectors) as site:
+    with Site(
+        seed,
+        directory,
+        ring_sectors=plan.ring_sectors,
+        frontends=plan.frontends,
+        cast=plan.cast(seed),
+        has_fragile_disks=plan.has_fragile_disks,
+    ) as site:
         site.start()
         site.run(START_MS)
         drama = Drama(site, plan)
         drama.begin()
-        site.run(plan.selling_ms + SETTLE_MS)
+        site.run(plan.selling_ms)
         drama.heal()
         healed_ms = site.world.time_ms
-        drain(site)
+        drain(site, also=lambda: not drama.operators.is_replacing)
         drain_ms = site.world.time_ms - healed_ms
-        drama.see_every_card()
+        drama.people.see_every_card()
         drain(site)
+        _proofs_are_home(site)
+        decided = _decide(site, drama)
+        _only_people_decide(site)
         site.check()
         agreement = agree(site)
-        left = [identity for identity in site.invariants.ledger.open_greys() if identity in site.oracle.executed]  # type: ignore[union-attr]
-        if left:
-            raise Violation(f"{left[0]} was paid, its card was seen again, and it is still grey")
         return Run(
             seed=seed,
             plan=plan,
             agreement=agreement,
             trace_hash=site.world.trace_hash(),
             faults=dict(sorted(site.world.faults_fired.items())),
-            outcomes=dict(sorted(drama.outcomes.items())),
+            outcomes=dict(sorted(drama.people.outcomes.items())),
             virtual_ms=site.world.time_ms,
             events=site.world.events,
-            taps=drama.taps,
+            taps=drama.people.taps,
             checks=site.invariants.checks,
             acknowledged=site.invariants.records_acknowledged,
             drain_ms=drain_ms,
+            decided=decided,
         )
 
 
-def drain(site: Site, limit_ms: int = DRAIN_MS_MAX) -> None:
-    """Require everything to arrive within a virtual bound."""
+def _proofs_are_home(site: Site) -> None:
+    """Every card that makes proofs was seen again: none of its transactions may be in doubt any more (R20)."""
+    ledger = site.invariants.ledger
+    assert ledger is not None
+    for _, identity, _, card, kind in ledger.open_suspense("grey", "doubt"):
+        if identity in site.oracle.executed and kind_of(site.cards.load(card)) is not CardKind.MEMORY:
+            raise Violation(f"{identity} was paid, its card was seen again, and it is still {kind}")
+
+
+def _only_people_decide(site: Site) -> None:
+    """What no proof settles is settled by two persons, and by nothing else (R20)."""
+    ledger = site.invariants.ledger
+    assert ledger is not None
+    others = sorted(ledger.deciders() - set(PERSONS))
+    if others:
+        raise Violation(f"{others[0]} has decided what is for two persons")
+
+
+def _decide(site: Site, drama: Drama) -> int:
+    decided = 0
+    for _ in range(DECIDE_ROUNDS_MAX):
+        count = drama.operators.decide()
+        if not count:
+            break
+        decided += count
+        drain(site, also=lambda: not drama.operators.is_deciding)
+    return decided
+
+
+def drain(site: Site, limit_ms: int = DRAIN_MS_MAX, *, also: Callable[[], bool] = lambda: True) -> None:
+    """Require everything to arrive within a virtual bound, and `also`."""
     end = site.world.time_ms + limit_ms
-    while not site.is_drained():
+    while not (site.is_drained() and also()):
         if site.world.time_ms >= end:
             raise Violation(f"not drained {limit_ms / 1000:.0f} s after healing: {standing(site)}")
-        site.run(500)
-    site.run(500)
+        site.run(DRAIN_LOOK_MS)
+    site.run(DRAIN_LOOK_MS)
 
 
 def standing(site: Site) -> str:
@@ -134,10 +178,8 @@ def standing(site: Site) -> str:
         waiting = terminal.memory.ring.unacknowledged
         version = terminal.deny_list.memory.version
         parts.append(f"{till.number} {uplink.state.value}, {waiting} waiting, list {version[0]}.{version[1]}")
-    forwarder = site.frontend.forwarder
-    spool = site.invariants.spool
-    if forwarder is not None:
-        parts.append(f"forwarder {dict(forwarder.state())}")
-    if spool is not None:
+    for one, spool in zip(site.frontends, site.invariants.spools(), strict=True):
+        if one.forwarder is not None:
+            parts.append(f"forwarder {dict(one.forwarder.state())}")
         parts.append(f"{spool.unsettled_rows()} rows unsettled")
     return "; ".join(parts)

@@ -80,6 +80,8 @@ class VirtualStream:
             delay_ms = 2 * world.delay_ms(self.host.name, other.host.name)
             world.after(delay_ms, lambda: self.reset(ConnectionResetError()), host=self.host)
             return
+        if world.wiretap is not None:
+            world.wiretap(self, bytes(data))
         if self._swallowed or not reachable:
             if not self._swallowed:
                 world.count_fault("bytes_swallowed")
@@ -91,6 +93,21 @@ class VirtualStream:
         self._was_full |= self.write_buffer_bytes() > 0
         data = self._corrupted(bytes(data))
         world.at(self._arrives_at, lambda: other.arrive(data), host=other.host)
+        if self._is_repeated():
+            self._under_way_bytes += len(data)
+            world.at(self._arrives_at, lambda: other.arrive(data), host=other.host)
+
+    def _is_repeated(self) -> bool:
+        world = self.host.world
+        left = world.repeat_next.get(self.host.name)
+        if left is None:
+            return False
+        if left > 0:
+            world.repeat_next[self.host.name] = left - 1
+            return False
+        del world.repeat_next[self.host.name]
+        world.count_fault("answered_twice")
+        return True
 
     def _corrupted(self, data: bytes) -> bytes:
         world = self.host.world
@@ -129,6 +146,8 @@ class VirtualStream:
 
     def arrive(self, data: bytes) -> None:
         if not self.dead:
+            if self.other is not None and self.other.dead:
+                self.host.world.count_fault("late_bytes")
             self._waiting.append(data)
             self.deliver_waiting()
 

@@ -56,12 +56,11 @@ def told(site: Site) -> dict[str, Any]:
 def lose_spool(site: Site) -> None:
     """The front-end's volume is replaced by an empty one; only the id file tells that there was a spool."""
     site.crash_frontend()
-    assert site.invariants.spool is not None
-    site.invariants.spool.close()
+    site.invariants.spool_eyes[0].close()
     for suffix in ("", "-wal", "-shm"):
         Path(site.frontend.spool_path + suffix).unlink(missing_ok=True)
     site.start_frontend()
-    site.invariants.spool = SpoolEye(site.frontend.spool_path)
+    site.invariants.spool_eyes[0] = SpoolEye(site.frontend.spool_path)
 
 
 def sell_and_lose(site: Site) -> int:

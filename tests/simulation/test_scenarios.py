@@ -16,17 +16,22 @@ from terminal_sim.card import Disturbance, Effect, Moment
 from terminal_sim.firmware import Outcome, Why
 from terminal_sim.flash import CutAfter
 from tests.simulation.agreement import agree
+from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.keys import FIRST_CARD
 from tests.simulation.plays import (
     play_dead_sector,
+    play_full_memory,
     play_lost_card,
+    play_missed_list,
+    play_old_list_again,
     play_restored_ledger,
     play_rolled_back,
+    play_torn_taps,
     sell,
     started,
 )
 from tests.simulation.runner import drain
-from tests.simulation.site import FRONTEND_HOST, LEDGER_HOST, Site
+from tests.simulation.site import FRONTEND_HOST, Site
 
 DEBIT: Final = 2  # commands of an ordinary tap, counted from 0: SELECT, AUTHENTICATE, DEBIT, CONFIRM
 
@@ -229,6 +234,26 @@ def test_power_cut_inside_a_flash_operation_of_a_sale_costs_nobody_a_cent(site: 
     assert agree(site).ledger_cents == paid
 
 
+def test_a_till_with_a_full_memory_refuses_to_sell_and_loses_nothing(tmp_path: Path) -> None:
+    found, refused = play_full_memory(tmp_path)
+    assert refused > 10
+    assert found.records == 200 - refused
+
+
+def test_cards_torn_at_every_command_of_a_tap_bring_their_debits_home(tmp_path: Path) -> None:
+    found = play_torn_taps(tmp_path)
+    assert found.records > 2
+    assert (found.greys_open, found.open_cents) == (1, 850)
+
+
+def test_a_list_that_is_missed_is_fetched_whole(tmp_path: Path) -> None:
+    assert set(play_missed_list(tmp_path)) == {Why.DENY_LIST}
+
+
+def test_a_list_said_again_by_somebody_on_the_wire_changes_nothing(tmp_path: Path) -> None:
+    assert play_old_list_again(tmp_path).open_cents == 0
+
+
 def test_both_machines_of_the_back_room_lose_power_together_and_nothing_is_missing(site: Site) -> None:
     sold = sell(site, 10, every_ms=7)
     site.crash_frontend()
@@ -264,4 +289,4 @@ def test_parameters_reach_every_terminal_through_crashes_and_cuts_and_never_go_b
     drain(site)
     assert {till.parameters_version for till in site.tills} == {(1, 3)}
     contents = {till.terminal.parameters_content for till in site.tills if till.terminal is not None}
-    assert [content is not None and b'"version":3' in content for content in contents] == [True]
+    assert [content is not None and b"of version 3" in content for content in contents] == [True]

@@ -17,10 +17,11 @@ from protocol.codes import ByeCode
 from terminal_sim.firmware import Outcome, Why
 from terminal_sim.uplink import BACK_OFF_MS_MAX
 from tests.simulation.agreement import agree
+from tests.simulation.breakage import LEDGER_HOST
 from tests.simulation.keys import FIRST_CARD
 from tests.simulation.plays import CENTS, sell
 from tests.simulation.runner import drain
-from tests.simulation.site import LEDGER_HOST, Site
+from tests.simulation.site import Site
 from tests.simulation.till import Till
 
 MOVED_MS = 30_000  # silence is noticed after 50 s at most, a refused connection at once; then half a second of back-off

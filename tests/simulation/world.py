@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from protocol.ports import Listener, StreamHandler, Timer
+from tests.simulation.fragile import FragileDisk
 from tests.simulation.streams import VirtualListener, VirtualStream
 
 T = TypeVar("T")
@@ -63,6 +64,10 @@ class World:
         """Two hosts each: no byte between them, though others reach both."""
         self.corrupt_next: dict[str, int] = {}
         """Host → writes of it after which one bit of one write flips."""
+        self.repeat_next: dict[str, int] = {}
+        """Host → writes of it after which one write is said twice, as by a program that repeats an answer."""
+        self.wiretap: Callable[[VirtualStream, bytes], None] | None = None
+        """Told of everything that is written; for an attacker on the network."""
         self.chunked = True
         self.faults_fired: dict[str, int] = {}
 
@@ -160,6 +165,10 @@ class Host:
         """How many of the next writes to small files (heads, list caches) fail."""
         self.after_work: Callable[[], None] = lambda: None
         """Told after each piece of work of the executor; for observers."""
+        self.disk: FragileDisk | None = None
+        """Under SQLite; None: a kill loses nothing that was written."""
+        self.disk_died: Callable[[], None] = lambda: None
+        """Called when the power has gone inside a piece of work; nobody is told what came of that."""
         self._work_free_ms = 0
 
     # -- Clock
@@ -203,6 +212,10 @@ class Host:
         far = VirtualStream(listener.host, None, peer=f"{self.name}:1")
         near.other, far.other = far, near
         world.trace("connect", self.name, address)
+        if self.name.startswith("till") and any(
+            each.peer() == far.peer() and each is not far for each in listener.host.streams
+        ):
+            world.count_fault("twin_connection")  # the far side does not know yet that the earlier one is over
 
         def give_up() -> None:
             if not near.opened:
@@ -234,6 +247,9 @@ class Host:
                 error: BaseException | None = None
             except Exception as raised:  # noqa: BLE001 - handed to `done`, as the real executor does
                 result, error = None, raised
+            if self.disk is not None and self.disk.is_dead:
+                self.disk_died()
+                return
             self.after_work()
             self.world.after(self.done_ms, lambda: done(result, error), host=self)
 

@@ -283,9 +283,9 @@ def test_a_spool_of_another_front_end_or_version_is_refused(tmp_path: Path) -> N
     with pytest.raises(ForeignSpool, match="front-end 7"):
         Spool.open(str(path), frontend=8, site=9, **settings)
     connection = apsw.Connection(str(path))
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(ForeignSpool, match="version 2"):
+    with pytest.raises(ForeignSpool, match="version 3"):
         open_spool(path)
 
 

@@ -400,6 +400,8 @@ def test_the_dump_says_what_the_firmware_knows() -> None:
                     "card_kind": 1,
                     "amount_cents": 70,
                     "counter_before": 50,
+                    "order": 0,
+                    "completed_here": False,
                 }
             ],
             "running_count": 51,

@@ -6,12 +6,16 @@ from contextlib import suppress
 
 import pytest
 
-from protocol.codes import EndReason
-from protocol.record_bodies import EndOfEpoch
+from protocol.codes import EndReason, PowerEvent
+from protocol.record_bodies import EndOfEpoch, Power, Tamper
 from protocol.records import decode_body
 from terminal_sim.errors import PowerCut
 from terminal_sim.firmware import Outcome, Why
 from terminal_sim.flash import CutAfter
+from terminal_sim.load_station import LoadStation
+from terminal_sim.meal_terminal import MealTerminal
+from terminal_sim.selling_terminal import SellingTerminal
+from tests.terminal_sim.kinds_kit import ACTS, Act, KindBench, ready
 from tests.terminal_sim.kit import Bench, check_chain
 
 
@@ -54,3 +58,35 @@ def test_power_cut_at_every_byte_of_retiring_leaves_a_terminal_that_sells_or_one
         steps += 1
     assert steps > 50
     assert 0 < ended < steps
+
+
+@pytest.mark.parametrize("act", ACTS, ids=str)
+def test_a_retired_terminal_of_no_kind_makes_a_transaction_any_more(act: Act) -> None:
+    bench, terminal, card = ready(act)
+    before = len(check_chain(terminal))
+    assert terminal.retire(EndReason.REPLACED)
+    for _ in range(2):
+        refused = bench.told(act.run(terminal, bench.field(card)))
+        assert (refused.outcome, refused.why) == (Outcome.REFUSED, Why.NOT_READY)
+        assert not terminal.tamper(is_open=True)
+        assert len(check_chain(terminal)) == before + 1, "nothing follows the end of the epoch"
+        terminal = bench.boot()
+
+
+@pytest.mark.parametrize("make", [SellingTerminal, MealTerminal, LoadStation])
+def test_every_kind_of_selling_terminal_notes_tampering_and_power_until_memory_is_needed_for_sales(
+    make: type[SellingTerminal],
+) -> None:
+    bench = KindBench(make=make)
+    terminal = bench.boot()
+    assert terminal.tamper(is_open=True, source=2)
+    assert terminal.power(PowerEvent.MAINS_LOST, 3_600)
+    assert [decode_body(record) for record in check_chain(terminal)] == [
+        Tamper(1, 2),
+        Power(PowerEvent.MAINS_LOST, 3_600),
+    ]
+    for _ in range(1_000):
+        if not terminal.power(PowerEvent.BATTERY_LOW):
+            break
+    assert terminal.memory_warning
+    assert not terminal.memory_full

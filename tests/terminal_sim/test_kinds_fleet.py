@@ -96,6 +96,9 @@ def test_every_kind_does_its_work_and_flash_cards_and_customers_agree(canteen: M
     done = oracle["done_by_type"]
     assert set(done) == {"refund", "load", "booking", "cancellation", "collection"}
     assert (done["load"]["count"], done["load"]["cents"]) == (20, sum(range(5_000, 5_020)))
+    merchants = {each["terminal"]: each["merchant"] for each in canteen.read("terminals.json")["terminals"]}
+    assert merchants[STATION] == 0, "what a station's ring has overwritten was no merchant's"
+    assert all(merchant for terminal, merchant in merchants.items() if terminal != STATION)
     opening = 40 * 1_000_000
     taken = oracle["sold_cents"] + done["booking"]["cents"]
     given = done["refund"]["cents"] + done["load"]["cents"] + done["cancellation"]["cents"]

@@ -1,0 +1,1 @@
+"""The real front-end on disks that are slow, full or broken."""
