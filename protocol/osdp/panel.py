@@ -212,6 +212,8 @@ class ControlPanel:
             link, self._asked = self._asked, None
             self._decoder.line_silent()
             link.silence(now_ms, events)
+            if not link.live and any(other.live for other in self._links.values()):
+                self._probe_from_ms = now_ms + DEAD_SPACING_MS
         while self._asked is None and now_ms >= self._quiet_until_ms:
             chosen = self._choose(now_ms)
             if chosen is None:
@@ -236,13 +238,10 @@ class ControlPanel:
     def _ask(self, link: ReaderLink, now_ms: int, events: list[PanelEvent]) -> None:
         self._turn += 1
         self._turns[link.config.name] = self._turn
-        was_live = link.live
         wire = link.next_wire(now_ms, events)
         if not wire:
             return
         self.line_baud = link.config.baud
-        if not was_live:
-            self._probe_from_ms = now_ms + DEAD_SPACING_MS
         shared = any(other.live for other in self._links.values() if other is not link)
         sent_ms = now_ms + self.transmit_ms(len(wire) + 1)
         self._asked = link

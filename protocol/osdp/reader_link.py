@@ -1,14 +1,11 @@
 """The panel's view of one reader: what is said to it next, and what its answer means. Knows no line and no neighbours.
 
-Everything that changes `state` goes through TRANSITIONS. A command that is not answered is repeated byte for byte under
-its sequence number until it is answered or the session is given up.
+A command that is not answered is repeated byte for byte under its sequence number, until it is answered or the session
+is given up; the states and the ways between them are in `link_state`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Final
 
 from protocol.errors import ProofError, RemoteError, TagError
@@ -22,36 +19,26 @@ from protocol.osdp.commands import (
     Poll,
     SetCommunication,
 )
-from protocol.osdp.file_send import FileSender
 from protocol.osdp.limits import (
     BUSY_PAUSE_MS,
-    COMSET_MS_MAX,
-    COMSET_TRIAL_MS,
     DEAD_PROBE_MS,
     OFFLINE_MS,
-    PACKET_BYTES_DEFAULT,
-    PACKET_BYTES_MAX,
     QUICK_RETRIES_MAX,
     SILENT_PAUSE_MS,
 )
+from protocol.osdp.link_base import LinkBase
+from protocol.osdp.link_state import LinkState, LinkStep
 from protocol.osdp.packet import Packet, encode_packet
 from protocol.osdp.panel_events import (
     CommandDone,
     CommandFailed,
-    CommunicationSet,
     FileProgress,
     KeyAccepted,
-    KeyProved,
-    LinkCounters,
     PanelEvent,
     Queued,
-    ReaderConfig,
     ReaderEvent,
-    ReaderOffline,
-    ReaderOnline,
     SecurityFailed,
 )
-from protocol.osdp.panel_security import PanelHandshake
 from protocol.osdp.replies import (
     EVENT_REPLIES,
     Capabilities,
@@ -64,46 +51,7 @@ from protocol.osdp.replies import (
     Reply,
     decode_reply,
 )
-from protocol.osdp.secure_channel import Channel
 
-
-class LinkState(Enum):
-    OFFLINE = "offline"
-    ASKING = "asking for capabilities"
-    CHALLENGING = "challenging"
-    PROVING = "proving"
-    ONLINE = "online"
-    DISABLED = "disabled"
-
-
-class LinkStep(Enum):
-    IDENTIFIED = "PDID"
-    CAPABLE = "PDCAP, a secure channel is owed"
-    CAPABLE_IN_CLEAR = "PDCAP, in clear by configuration"
-    PROVED = "CCRYPT, right"
-    ESTABLISHED = "RMAC_I, right"
-    LOST = "session lost, handshake again"
-    GIVEN_UP = "silent, refused, or moved"
-    DISABLE = "disable"
-    ENABLE = "enable"
-
-
-_S, _T = LinkState, LinkStep
-TRANSITIONS: Final[Mapping[tuple[LinkState, LinkStep], LinkState]] = {
-    (_S.OFFLINE, _T.IDENTIFIED): _S.ASKING,
-    (_S.ASKING, _T.CAPABLE): _S.CHALLENGING,
-    (_S.ASKING, _T.CAPABLE_IN_CLEAR): _S.ONLINE,
-    (_S.CHALLENGING, _T.PROVED): _S.PROVING,
-    (_S.PROVING, _T.ESTABLISHED): _S.ONLINE,
-    (_S.ONLINE, _T.LOST): _S.CHALLENGING,
-    (_S.PROVING, _T.LOST): _S.CHALLENGING,
-    (_S.CHALLENGING, _T.LOST): _S.CHALLENGING,
-    **{(state, _T.GIVEN_UP): _S.OFFLINE for state in _S if state is not _S.DISABLED},
-    **{(state, _T.DISABLE): _S.DISABLED for state in _S},
-    (_S.DISABLED, _T.ENABLE): _S.OFFLINE,
-}
-HANDSHAKES_MAX: Final = 4
-"""In a row without a session; then the reader counts as dead until the next probe."""
 _NEEDS: Final = {
     CommandCode.OUT: CapabilityCode.OUTPUTS,
     CommandCode.OSTAT: CapabilityCode.OUTPUTS,
@@ -128,63 +76,8 @@ _SESSION_LOST: Final = frozenset({NakCode.SEQUENCE, NakCode.NO_SECURE_CHANNEL, N
 _AROUND_BYTES: Final = 30  # header, security block, code, MAC, CRC and at most a block of padding
 
 
-class ReaderLink:
+class ReaderLink(LinkBase):
     """One reader; `panel` decides when it has the line."""
-
-    def __init__(self, config: ReaderConfig, random_bytes: Callable[[int], bytes], now_ms: int) -> None:
-        self.config = config
-        self.counters = LinkCounters()
-        self.state = LinkState.OFFLINE
-        self.ready_ms = now_ms
-        self.reply_ms = config.reply_ms_max
-        """How long an answer is waited for beside neighbours; rises when one came late."""
-        self.identity: Identity | None = None
-        self.capabilities = Capabilities(())
-        self.unconfirmed: ReaderEvent | None = None
-        self.queue: deque[Queued] = deque()
-        self.file: FileSender | None = None
-        self.channel: Channel | None = None
-        self._random_bytes = random_bytes
-        self._handshake = PanelHandshake(config)
-        self._handshakes = 0
-        self._sequence = 0
-        self._wire = b""  # on its way, not answered yet
-        self._code = 0
-        self._in_flight: Queued | None = None
-        self._tries = 0
-        self._heard_ms: int | None = None
-        self._not_acknowledged: Reply | None = None
-        self._doubtful: Reply | None = None  # the same, of the session before, until this one's first answer
-        self._event_number = 0
-        self._key_sent = False
-        self._security_told = False
-        self._abort_file = False
-        self._trial: tuple[tuple[int, int], tuple[int, int]] | None = None  # after COMSET: new and old settings
-        self._trial_since_ms = 0
-        self._trial_turned_ms = 0
-
-    # -- what the panel asks ---------------------------------------------------------------------------------
-
-    @property
-    def live(self) -> bool:
-        """Whether a session stands, or is being made."""
-        return self.state not in {LinkState.OFFLINE, LinkState.DISABLED}
-
-    @property
-    def wants_ms(self) -> int | None:
-        """When it wants the line; None while it may not have it (disabled, or an event is not durable yet)."""
-        held = self.state is LinkState.DISABLED or self.unconfirmed is not None
-        return None if held else self.ready_ms
-
-    @property
-    def silent_last(self) -> bool:
-        """Whether it did not answer what it was asked last."""
-        return self._tries > 0
-
-    @property
-    def urgent(self) -> bool:
-        """Whether a command of the caller waits and may go out."""
-        return self.state is LinkState.ONLINE and bool(self.queue) and not self._wire
 
     def next_wire(self, now_ms: int, events: list[PanelEvent]) -> bytes:
         """The packet to send now; empty if there is nothing after all."""
@@ -211,35 +104,6 @@ class ReaderLink:
         else:
             self._build_command(now_ms, events)
         return self._wire
-
-    def confirm(self, now_ms: int) -> None:
-        """The event is durable: the next sequence number may go out."""
-        self.unconfirmed = None
-        self._heard_ms = self.ready_ms = now_ms
-
-    def disable(self, now_ms: int, events: list[PanelEvent]) -> None:
-        if self.state is not LinkState.DISABLED:
-            self._end_session("disabled", events)
-            self._step(LinkStep.DISABLE)
-            self.ready_ms = now_ms
-
-    def enable(self, now_ms: int) -> None:
-        if self.state is LinkState.DISABLED:
-            self._step(LinkStep.ENABLE)
-            self.ready_ms = now_ms
-
-    def set_next_key(self, key: bytes) -> None:
-        """Give the reader this key at its next turn; the caller has stored it."""
-        self.config.next_key, self._key_sent = key, False
-
-    def cancel_file(self) -> None:
-        """End the transfer in place of its next fragment."""
-        self._abort_file = self.file is not None
-
-    def send_file(self, ticket: int, file_type: int, data: bytes, now_ms: int) -> None:
-        self.file = FileSender(ticket, file_type, data, self._packet_bytes_max(), now_ms)
-
-    # -- what the line brings --------------------------------------------------------------------------------
 
     def take(self, packet: Packet, now_ms: int, events: list[PanelEvent]) -> bool:
         """Act on a reply; False if it is not the one that is waited for."""
@@ -294,8 +158,6 @@ class ReaderLink:
             self._give_up("silent", now_ms, events)
             return
         self.ready_ms = now_ms + (0 if self._tries <= QUICK_RETRIES_MAX else SILENT_PAUSE_MS)
-
-    # -- sending ---------------------------------------------------------------------------------------------
 
     def _next_sequence(self) -> int:
         return 0 if self._sequence < 0 else self._sequence % 3 + 1
@@ -362,12 +224,6 @@ class ReaderLink:
             return f"longer than the {self._packet_bytes_max()} bytes that the reader takes"
         return ""
 
-    def _packet_bytes_max(self) -> int:
-        stated = self.capabilities.receive_bytes or PACKET_BYTES_DEFAULT
-        return max(PACKET_BYTES_DEFAULT, min(stated, PACKET_BYTES_MAX))
-
-    # -- receiving -------------------------------------------------------------------------------------------
-
     def _opened(self, packet: Packet, nak: bytes) -> bytes | None:
         """The reply's data; None for one in clear that a secure session does not take."""
         if self.channel is None:
@@ -380,18 +236,6 @@ class ReaderLink:
         opened = self.channel.open(packet)
         self.channel.accept(opened)
         return opened.data
-
-    def _heard(self, now_ms: int) -> None:
-        if self.state is LinkState.ONLINE and self._heard_ms is not None:
-            self.counters.gap_ms_max = max(self.counters.gap_ms_max, now_ms - self._heard_ms)
-        self._heard_ms = now_ms
-
-    def _answered(self, now_ms: int) -> None:
-        """The command on its way is done with."""
-        self._heard(now_ms)
-        self._wire = b""
-        self._tries = 0
-        self.ready_ms = now_ms
 
     def _take_reply(self, packet: Packet, reply: Reply, now_ms: int, events: list[PanelEvent]) -> None:
         if isinstance(reply, Nak):
@@ -465,30 +309,6 @@ class ReaderLink:
             self.counters.refused += 1
             self._fail_security(str(error), now_ms, events)
 
-    def _online(self, events: list[PanelEvent]) -> None:
-        assert self.identity is not None
-        self._handshakes = 0
-        self._security_told = False
-        self._key_sent = False
-        if self._trial is not None:
-            here = (self.config.address, self.config.baud)
-            events.append(CommunicationSet(self.config.name, *here, rolled_back=here == self._trial[1]))
-            self._trial = None
-        events.append(
-            ReaderOnline(
-                self.config.name,
-                self.channel is not None,
-                self.channel is not None and self._handshake.by_default,
-                self.identity,
-                self.capabilities,
-            )
-        )
-        if self.channel is not None and self._handshake.by_next_key:
-            self.config.base_key, self.config.next_key = self.config.next_key, None
-            self.config.install_until_ms = None
-            self._handshake.by_next_key = False
-            events.append(KeyProved(self.config.name))
-
     def _take_answer(self, reply: Reply, now_ms: int, events: list[PanelEvent]) -> None:
         code = self._code
         self._answered(now_ms)
@@ -540,86 +360,3 @@ class ReaderLink:
             events.append(CommandDone(self.config.name, file.ticket, reply))
         elif outcome is not None:
             self._end_file(outcome, events)
-
-    def _end_file(self, reason: str, events: list[PanelEvent]) -> None:
-        if self.file is not None:
-            events.append(CommandFailed(self.config.name, self.file.ticket, reason))
-        self.file, self._abort_file = None, False
-
-    def _finish_command(self, reply: Reply | None, reason: str, events: list[PanelEvent]) -> None:
-        """Tell the caller of the command on its way, if it was the caller's."""
-        flying, self._in_flight = self._in_flight, None
-        if self.file is not None and self._code == CommandCode.FILETRANSFER and reason:
-            self._end_file(reason, events)
-        if flying is None:
-            return
-        if reply is not None:
-            events.append(CommandDone(self.config.name, flying.ticket, reply))
-        else:
-            events.append(CommandFailed(self.config.name, flying.ticket, reason))
-
-    # -- sessions --------------------------------------------------------------------------------------------
-
-    def _step(self, step: LinkStep) -> None:
-        self.state = TRANSITIONS[self.state, step]
-
-    def _end_session(self, reason: str, events: list[PanelEvent]) -> None:
-        flying, self._in_flight = self._in_flight, None
-        if flying is not None:
-            events.append(CommandFailed(self.config.name, flying.ticket, reason, unknown=True))
-        self._end_file(reason, events)
-        self._doubtful = self._not_acknowledged or self._doubtful
-        self.channel = None
-        self._wire = b""
-        self._tries = 0
-
-    def _lose(self, reason: str, now_ms: int, events: list[PanelEvent]) -> None:
-        """Make a new session at once; a reader that never gets that far is given up."""
-        self._handshakes += 1
-        in_clear = self.config.in_clear or self.state in {LinkState.OFFLINE, LinkState.ASKING}
-        if in_clear or self._handshakes > HANDSHAKES_MAX:
-            self._give_up(reason, now_ms, events)
-            self.ready_ms = now_ms if self._handshakes <= HANDSHAKES_MAX else now_ms + DEAD_PROBE_MS
-            return
-        self._end_session(reason, events)
-        self._step(LinkStep.LOST)
-        self._sequence = -1  # the next one is 0, which tells the reader to forget its session too
-        self.ready_ms = now_ms
-
-    def _fail_security(self, reason: str, now_ms: int, events: list[PanelEvent]) -> None:
-        default_next = not self._handshake.by_default and self._handshake.window_open(now_ms)
-        self._handshake.failed()
-        if default_next:
-            self._lose(reason, now_ms, events)
-            return
-        if not self._security_told:
-            self._security_told = True
-            events.append(SecurityFailed(self.config.name, reason))
-        self._give_up(reason, now_ms, events)
-
-    def _give_up(self, reason: str, now_ms: int, events: list[PanelEvent]) -> None:
-        was_online = self.state is LinkState.ONLINE
-        self._end_session(reason, events)
-        if self.state is not LinkState.OFFLINE:
-            self._step(LinkStep.GIVEN_UP)
-        self.ready_ms = now_ms + DEAD_PROBE_MS
-        if was_online:
-            events.append(ReaderOffline(self.config.name, reason))
-
-    def _start_trial(self, settings: tuple[int, int], now_ms: int) -> None:
-        self._trial = (settings, (self.config.address, self.config.baud))
-        self._trial_since_ms = self._trial_turned_ms = now_ms
-        self.config.address, self.config.baud = settings
-
-    def _turn_trial(self, now_ms: int, events: list[PanelEvent]) -> None:
-        """After COMSET: try the new settings and the old ones in turn, and end at the old ones."""
-        if self._trial is None or now_ms - self._trial_turned_ms < COMSET_TRIAL_MS:
-            return
-        new, old = self._trial
-        here = (self.config.address, self.config.baud)
-        self.config.address, self.config.baud = old if here == new else new
-        self._trial_turned_ms = now_ms
-        if now_ms - self._trial_since_ms >= COMSET_MS_MAX:
-            self.config.address, self.config.baud = old
-            self._trial = None
-            events.append(CommunicationSet(self.config.name, *old, rolled_back=True))

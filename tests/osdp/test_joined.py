@@ -9,6 +9,7 @@ from protocol.errors import OutOfRange, StateMisuse
 from protocol.osdp import commands
 from protocol.osdp.codes import LedColor
 from protocol.osdp.commands import LedRecord, LedState, OutputRecord
+from protocol.osdp.link_state import LinkState
 from protocol.osdp.panel import ControlPanel
 from protocol.osdp.panel_events import (
     CommandDone,
@@ -22,7 +23,6 @@ from protocol.osdp.panel_events import (
     ReaderOnline,
     SecurityFailed,
 )
-from protocol.osdp.reader_link import LinkState
 from protocol.osdp.replies import LocalStatus
 from terminal_sim.osdp_reader import OsdpReader
 from tests.osdp.line import Faults, Line

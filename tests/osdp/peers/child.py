@@ -1,4 +1,4 @@
-"""A peer as a process of its own at the far end of a TCP connection; our core, driven by the real clock, at this end."""
+"""A peer as a process of its own at the far end of a TCP connection; our core, with the real clock, at this end."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ class Peer:
                 self.line.sendall(data)
             deadline = core.next_deadline_ms()
             wait_ms = 20 if deadline is None else min(20, max(0, deadline - now_ms()))
-            ready, _, _ = select.select([self.line, said], [], [], wait_ms / 1000)
+            sources: list[Any] = [self.line, said]
+            ready, _, _ = select.select(sources, [], [], wait_ms / 1000)
             if self.line in ready:
                 data = self.line.recv(65_536)
                 assert data, f"the peer has gone: {self.told[-3:]}"

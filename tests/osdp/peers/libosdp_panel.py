@@ -76,7 +76,8 @@ def main() -> None:
     )
     state, pending = None, b""
     while True:
-        ready, _, _ = select.select([line, 0], [], [], 0.005)
+        sources: list[Any] = [line, 0]
+        ready, _, _ = select.select(sources, [], [], 0.005)
         if 0 in ready:
             data = os.read(0, 1 << 18)
             if not data:

@@ -95,7 +95,8 @@ def main() -> None:
     tell(ready=len(readers))
     pending = b""
     while True:
-        ready, _, _ = select.select([line, 0], [], [], 0.002)
+        sources: list[Any] = [line, 0]
+        ready, _, _ = select.select(sources, [], [], 0.002)
         if line in ready:
             data = line.recv(4096)
             if not data:
