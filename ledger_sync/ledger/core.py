@@ -36,6 +36,7 @@ from ledger_sync.ledger.posting import BatchPoster, Outcome, collector_paused
 from ledger_sync.ledger.rules import RULES, UNPROVEN_LIMIT_CENTS
 from ledger_sync.ledger.schema import open_writer
 from ledger_sync.ledger.work import Work
+from ledger_sync.wal import make_sure_of_wal
 from protocol.errors import OutOfRange
 from protocol.limits import RECEIPT_EXCEPTIONS_MAX
 from protocol.link_envelope import LENGTH_BYTES
@@ -170,6 +171,8 @@ class Ledger:
         lock = WriterLock(paths.lock)
         anchor = Anchor(files, paths.heads, keys.signer)
         try:
+            with failing_as("cannot open the ledger"):
+                make_sure_of_wal(paths.database, files, vfs=paths.vfs)
             connection = open_writer(paths.database, vfs=paths.vfs)
         except BaseException:
             lock.release()
@@ -395,7 +398,7 @@ def failing_as(says: str) -> Iterator[None]:
     """What the disk refuses is a LedgerFailure, whatever was being done."""
     try:
         yield
-    except apsw.Error as error:
+    except (apsw.Error, OSError) as error:
         raise LedgerFailure(f"{says}: {type(error).__name__}: {error}") from error
 
 

@@ -46,7 +46,7 @@ def open_writer(path: str, *, vfs: str | None = None, create: bool = False) -> a
             _create(connection)
         _upgrade(connection)
         check_ids(connection)
-        # what a killed process, or a failed sync, left in the WAL is on disk before a receipt rests on it
+        # what a killed process left in the WAL is in the database before a receipt rests on it
         frames, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         if moved < frames:
             raise LedgerFailure("another process keeps the ledger's WAL from being written back")

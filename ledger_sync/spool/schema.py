@@ -24,7 +24,8 @@ import apsw
 
 from ledger_sync.errors import ForeignSpool, SpoolFailure, UnsafeSqlite
 from ledger_sync.spool.places import write_runs
-from ledger_sync.wal import rewrite_wal
+from ledger_sync.wal import make_sure_of_wal
+from protocol.ports import Files
 
 APPLICATION_ID: Final = 0x4F435350  # "OCSP"
 SCHEMA_VERSION: Final = 2  # 1: an index over rows, ranges and totals written with every row; `_upgrade` takes it on
@@ -88,12 +89,14 @@ def check_sqlite() -> None:
         raise UnsafeSqlite(got=apsw.sqlite_lib_version(), need=need)
 
 
-def open_writer(path: str, *, vfs: str | None, synchronous: str, is_doubtful: bool = False) -> apsw.Connection:
+def open_writer(
+    path: str, files: Files, *, vfs: str | None, synchronous: str, is_doubtful: bool = False
+) -> apsw.Connection:
     """The one connection that writes and checkpoints, with the schema in place.
 
-    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache (`is_doubtful`:
-    written once more), is written into the database and synced before this returns: nothing may be acknowledged on
-    the strength of bytes that were only ever read back from memory.
+    Whatever a process left in the WAL when it was killed, or a failed sync left in the page cache (`is_doubtful`: it
+    was this process), is written once more, then into the database, and synced before this returns: nothing may be
+    acknowledged on the strength of bytes that were only ever read back from memory.
 
     Raises:
         UnsafeSqlite, ForeignSpool: the library or the file will not do.
@@ -103,10 +106,9 @@ def open_writer(path: str, *, vfs: str | None, synchronous: str, is_doubtful: bo
     if synchronous not in {"FULL", "NORMAL", "OFF", "EXTRA"}:
         raise SpoolFailure("synchronous must be FULL, EXTRA, NORMAL or OFF")
     try:
-        if is_doubtful:  # else its bytes are let be: a cut could spoil what is being written
-            rewrite_wal(path, vfs=vfs)
+        make_sure_of_wal(path, files, vfs=vfs, is_doubtful=is_doubtful)
         connection = apsw.Connection(path, vfs=vfs)
-    except apsw.Error as error:
+    except (apsw.Error, OSError) as error:
         raise SpoolFailure(f"cannot open the spool: {error}") from error
     try:
         _configure(connection, synchronous)

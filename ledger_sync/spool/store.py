@@ -110,7 +110,9 @@ class Store:
         if self.state is SpoolState.CLOSED:
             raise SpoolClosed("a closed spool is not opened again")
         ours = self._settings
-        connection = open_writer(ours.path, vfs=ours.vfs, synchronous=ours.synchronous, is_doubtful=self._has_failed)
+        connection = open_writer(
+            ours.path, ours.files, vfs=ours.vfs, synchronous=ours.synchronous, is_doubtful=self._has_failed
+        )
         try:
             self.identity = establish(
                 connection,

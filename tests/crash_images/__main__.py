@@ -18,7 +18,7 @@ PROGRESS_EVERY_S = 5.0
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash_images", description=__doc__)
-    parser.add_argument("--images", type=int, default=IMAGES_USUAL, help="how many different ones to open")
+    parser.add_argument("--images", type=int, default=IMAGES_USUAL, help="how many to draw; different ones are opened")
     parser.add_argument("--seed", type=int, help="draws the days and the cuts; printed when it is not given")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     arguments = parser.parse_args(argv)
@@ -42,8 +42,8 @@ def cut(images: int, seed: int, workers: int, directory: Path) -> tuple[dict[str
             print(f"WRONG {finding}", flush=True)
         if now_s - told_s >= PROGRESS_EVERY_S:
             told_s = now_s
-            opened = sum(each.opened for each in sums.values())
-            print(f"{opened:,} of {images:,} images, {opened / now_s:,.0f}/s", flush=True)
+            drawn = sum(each.drawn for each in sums.values())
+            print(f"{drawn:,} of {images:,} images, {drawn / now_s:,.0f}/s", flush=True)
     return sums, elapsed_s
 
 
@@ -53,12 +53,17 @@ def tell(sums: dict[str, Tally], elapsed_s: float, workers: int) -> None:
             f"{subject}: {sum_.days} days, {sum_.steps:,} steps, power cut at each of {sum_.operations:,} operations;"
             f" {sum_.drawn:,} images drawn, {sum_.opened:,} different ones opened ({sum_.cut_again:,} cut again while"
             f" being opened),"
-            f" {sum_.recovered:,} different files after that, verified and worked on; {sum_.wrong:,} wrong"
+            f" {sum_.recovered:,} different files after that, all verified, {sum_.worked_on:,} worked on;"
+            f" {sum_.wrong:,} wrong"
         )
         print("  " + ", ".join(f"{name} {count:,}" for name, count in sum_.manners.most_common()))
-    opened = sum(each.opened for each in sums.values())
-    rate = opened / max(elapsed_s, 0.001)
-    print(f"{opened:,} images in {elapsed_s:.0f} s, {rate:,.0f}/s over {workers} processes", flush=True)
+    drawn, opened = sum(each.drawn for each in sums.values()), sum(each.opened for each in sums.values())
+    per_s = 1 / max(elapsed_s, 0.001)
+    print(
+        f"{drawn:,} images, {opened:,} different, in {elapsed_s:.0f} s: {drawn * per_s:,.0f}/s, {opened * per_s:,.0f}/s"
+        f" different, over {workers} processes",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

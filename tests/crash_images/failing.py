@@ -113,6 +113,15 @@ class FailingSpool:
         return spool_work.SpoolJudge(self.vfs, work.trace)
 
 
+class SpoolOfTwoProcesses(FailingSpool):
+    """Whoever comes after the failure knows nothing of it, and finds a file that reads as if all were well."""
+
+    def refused(self, work: Any) -> str:
+        says = super().refused(work)
+        self.close(work)
+        return says
+
+
 class FailingLedger:
     """As `FailingSpool`, of a ledger and its heads."""
 
@@ -131,7 +140,7 @@ class FailingLedger:
     def live(self, fault: Fault) -> tuple[Any, BaseException | None]:
         work = self._work()
         try:
-            work.run(Disk(hook=fault), STEPS)
+            work.run(Disk(hook=fault, drops_failed_pages=True), STEPS)
         except (LedgerFailure, apsw.Error) as error:
             return work, error
         return work, None
@@ -170,6 +179,7 @@ def shake(subject: Failing, fault: Fault, draw: Draw) -> tuple[str, bool]:
     """(what is wrong, whether the failure was told) of one day with that fault."""
     work, error = subject.live(fault)
     disk: Disk = subject.vfs.disk
+    failed_at = len(disk.journal)
     done = sum(each.kind == "mark" for each in disk.journal)
     try:
         if error is None:
@@ -187,20 +197,20 @@ def shake(subject: Failing, fault: Fault, draw: Draw) -> tuple[str, bool]:
         if told not in subject.states[max(done - 1, 0) : done + 1]:
             return f"step {done} had returned, the file is of another", True
         work.trace.states = [*subject.states[:done], told]
-        return _goes_on(subject, work, disk, draw, subject.states[done : done + 1]), True
+        return _goes_on(subject, work, disk, draw, subject.states[done : done + 1], failed_at), True
     finally:
         disk.hook = no_hook
         subject.close(work)
 
 
-def _goes_on(subject: Failing, work: Any, disk: Disk, draw: Draw, refused: list[bytes]) -> str:
-    """Two more steps; then every cut since the reopening.
+def _goes_on(subject: Failing, work: Any, disk: Disk, draw: Draw, refused: list[bytes], failed_at: int) -> str:
+    """Two more steps; then every cut since the failure, in every opening too.
 
     Until the next step has returned, the step that was refused may still turn out to be done, whole: its WAL was
     removed, and a removal lasts only once the directory is synced.
     """
     states = work.trace.states
-    safe_from = len(disk.journal)
+    reopened_at = len(disk.journal)
     for _ in range(2):
         subject.more(work)
         disk.mark()
@@ -209,12 +219,12 @@ def _goes_on(subject: Failing, work: Any, disk: Disk, draw: Draw, refused: list[
     judge, platter, acknowledged = subject.judge(work), Platter(), len(states) - 2
     for at, each in enumerate(list(disk.journal)):
         platter.step(each)
-        if at >= safe_from:
-            acknowledged += each.kind == "mark"
+        if at >= failed_at:
+            acknowledged += at >= reopened_at and each.kind == "mark"
             for _ in range(CUTS_AFTER):
                 manner, image = draw(platter)
                 look = judge.look(image)
-                says = compared(look, states, acknowledged)
+                says = compared(look, states, acknowledged - (at < reopened_at))  # until then nothing rests on `told`
                 if says and not (look.view in refused and acknowledged == len(states) - 2):
                     return f"cut at operation {at} ({manner}): {says}"
     return ""

@@ -18,7 +18,7 @@ from tests.crash_images.judging import Look, compared
 from tests.crash_images.ledger_work import LedgerJudge, LedgerWork
 from tests.crash_images.spool_work import SpoolJudge, SpoolWork
 
-IMAGES_PER_DAY: Final = 2_000  # opened, of one recorded day: about one and a half for each of its operations
+IMAGES_PER_DAY: Final = 4_000  # drawn, of one recorded day: some two to four for each of its operations
 PASSES_MAX: Final = 12  # over one day: later passes draw mostly what was drawn before
 DRAWS_PER_POINT: Final = 2  # of one pass
 RECOVERY_SHARE: Final = 0.04  # of images whose opening is cut too
@@ -30,6 +30,7 @@ LEDGER_DAYS_OF_TEN: Final = 3  # a ledger takes twice as long to open
 
 class Judge(Protocol):
     recovered: int
+    worked_on: int
 
     def look(self, image: Image) -> Look:
         """Open it as the product does, and say what it holds."""
@@ -49,7 +50,9 @@ class Tally:
     cut_again: int = 0
     """Of those, cut while an image was being opened."""
     recovered: int = 0
-    """Different files after opening; each was verified in full and worked on."""
+    """Different files after opening; each was verified in full."""
+    worked_on: int = 0
+    """A share of those."""
     manners: Counter[str] = field(default_factory=Counter)
     wrong: int = 0
     lost: int = 0
@@ -64,6 +67,7 @@ class Tally:
         self.opened += other.opened
         self.cut_again += other.cut_again
         self.recovered += other.recovered
+        self.worked_on += other.worked_on
         self.manners += other.manners
         self.wrong += other.wrong
         self.lost += other.lost
@@ -72,7 +76,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One task: whose day, which seed, how many images to open."""
+    """One task: whose day, which seed, how many images to draw."""
 
     subject: str
     seed: int
@@ -99,10 +103,10 @@ class Cutter:
 
     def run(self) -> Tally:
         for _ in range(PASSES_MAX):
-            if self.tally.opened >= self.day.images:
+            if self.tally.drawn >= self.day.images:
                 break
             self._pass()
-        self.tally.recovered = self.judge.recovered
+        self.tally.recovered, self.tally.worked_on = self.judge.recovered, self.judge.worked_on
         return self.tally
 
     def _pass(self) -> None:
@@ -112,7 +116,7 @@ class Cutter:
             acknowledged += done.kind == "mark"
             for _ in range(1 if platter.is_settled else DRAWS_PER_POINT):
                 self._cut(platter, acknowledged, f"operation {at}")
-            if self.tally.opened >= self.day.images:
+            if self.tally.drawn >= self.day.images:
                 return
 
     def _cut(self, platter: Platter, acknowledged: int, where: str) -> None:

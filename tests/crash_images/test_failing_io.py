@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.crash_images.disk import DiskVfs
-from tests.crash_images.failing import KINDS, Failing, FailingLedger, FailingSpool, Fault, shake
+from tests.crash_images.failing import KINDS, Failing, FailingLedger, FailingSpool, Fault, SpoolOfTwoProcesses, shake
 
 PLACES_MAX: Final = 20  # of one kind: all where there are no more, else spread evenly and by the seed
 
@@ -31,9 +31,27 @@ def places(total: int, rng: random.Random) -> list[int]:
     )
 
 
+@pytest.mark.parametrize("subject", [SpoolOfTwoProcesses, FailingLedger], ids=["spool", "ledger"])
+def test_a_wal_that_is_believed_as_it_reads_after_a_failed_sync_is_found(
+    subject: type[Failing], vfs: DiskVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("ledger.core", "spool.schema"):
+        monkeypatch.setattr(f"ledger_sync.{module}.make_sure_of_wal", lambda *_, **__: None)
+    failing, rng = subject(vfs), random.Random(1)
+    found = (
+        shake(failing, Fault("sync", at, True), lambda platter: platter.draw(rng))[0]
+        for at in range(1, failing.counts["sync"] + 1)
+    )
+    says = next(filter(None, found), "")
+    print(says)
+    assert says.startswith("cut at operation")
+
+
 @pytest.mark.parametrize("is_persistent", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("subject", [FailingSpool, FailingLedger], ids=["spool", "ledger"])
+@pytest.mark.parametrize(
+    "subject", [FailingSpool, SpoolOfTwoProcesses, FailingLedger], ids=["spool", "spool, new process", "ledger"]
+)
 def test_whatever_fails_is_refused_and_nothing_promised_is_missing(
     subject: type[Failing], kind: str, is_persistent: bool, vfs: DiskVfs, pytestconfig: pytest.Config
 ) -> None:

@@ -133,8 +133,8 @@ def count_only_purchases_at_intake(patch: pytest.MonkeyPatch) -> None:
 def _spool_with(synchronous: str, patch: pytest.MonkeyPatch) -> None:
     opens = open_writer
 
-    def opened(path: str, *, synchronous: str, **more: Any) -> Any:
-        connection = opens(path, synchronous=synchronous, **more)
+    def opened(*arguments: Any, synchronous: str, **named: Any) -> Any:
+        connection = opens(*arguments, synchronous=synchronous, **named)
         connection.execute(f"PRAGMA synchronous = {mode}")
         return connection
 
