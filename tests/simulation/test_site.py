@@ -16,6 +16,7 @@ from tests.simulation.invariants import Violation
 from tests.simulation.many import EXPECTED_FAULTS, TWICE_EVERY, Summary, run_many
 from tests.simulation.runner import SeedFailed, run_seed
 from tests.simulation.site import Site
+from tests.simulation.world import Host, World
 
 KEPT: Final[dict[int, str]] = {}
 """Seeds beyond the first thousand that have found something, and what."""
@@ -75,3 +76,26 @@ def test_the_command_reports_what_it_ran(capsys: pytest.CaptureFixture[str]) -> 
     assert "terminal-days" in said
     for kind in EXPECTED_FAULTS:
         assert kind in said
+
+
+def test_work_that_stumbles_ends_the_seed_and_work_that_its_disk_refuses_is_told() -> None:
+    def stumbles() -> None:
+        try:
+            raise AttributeError("no such thing")
+        except AttributeError as error:
+            raise OSError("nothing was stored") from error
+
+    def refuses() -> None:
+        error = OSError("nothing was stored")
+        raise error from error  # as who hands on what he was handed
+
+    world = World(1)
+    host = Host(world, "one")
+    told: list[BaseException | None] = []
+    host.submit(refuses, lambda _, error: told.append(error))
+    world.run_until(1_000)
+    assert [str(error) for error in told] == ["nothing was stored"]
+    host.submit(stumbles, lambda _, error: told.append(error))
+    with pytest.raises(OSError, match="nothing was stored"):
+        world.run_until(2_000)
+    assert len(told) == 1
