@@ -118,6 +118,11 @@ class Distribution:
             return  # of a later version, or what only people publish: not for us, and no fault
         self._offered(ListKind.DENY, _Waiting(head, certificate, form, base, data, self._link_life()))
 
+    def on_damaged_list(self, why: str) -> None:
+        """A LIST from the ledger of which not even the head can be read: the deny list alone comes that way."""
+        self._refuse(ListKind.DENY, why)
+        self._ask_again(ListKind.DENY)
+
     def on_published(self, kind: ListKind, data: bytes) -> None:
         """A file of parameters or permissions; nothing about it is believed yet. What is held stays if it is wrong."""
         try:

@@ -303,6 +303,9 @@ class FrontendServer:
     def on_list(self, head: SignedHead, certificate: Certificate, form: ListForm, base: Version, data: bytes) -> None:
         self.parts.distribution.on_list(head, certificate, form, base, data)
 
+    def on_damaged_list(self, why: str) -> None:
+        self.parts.distribution.on_damaged_list(why)
+
     def on_recollect(self, terminal: int, epoch: int, first: int, last: int) -> None:
         live = self.parts.sessions.live(terminal)
         now_ms = self._clock.now_ms()

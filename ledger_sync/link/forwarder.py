@@ -310,6 +310,8 @@ class Forwarder:
             certificate = Certificate.decode(message.certificate)
         except RemoteError as error:
             self._log("link.bad_list", alarm=True, error=str(error))
+            if self._events is not None:
+                self._events.on_damaged_list(str(error))
             return
         if self._events is not None:
             base = (message.base_generation, message.base_counter)

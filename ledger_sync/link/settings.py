@@ -42,6 +42,9 @@ class LedgerEvents(Protocol):
     def on_list(self, head: SignedHead, certificate: Certificate, form: ListForm, base: Version, data: bytes) -> None:
         """A LIST came: a whole content, or a delta from `base`."""
 
+    def on_damaged_list(self, why: str) -> None:
+        """A LIST came whose head or certificate cannot be read: it is to be asked for again."""
+
     def on_recollect(self, terminal: int, epoch: int, first: int, last: int) -> None:
         """The ledger misses these records (R9)."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from frontend_server.alarms import AlarmKind
+from frontend_server.distribution import ASK_AGAIN_MS
 from frontend_server.list_cache import DELTAS_MAX, compose_deltas, decode_cache
 from protocol.codes import ListForm, ListKind, ReportKind
 from protocol.deny_list import DenyList, apply_delta, make_delta
@@ -137,6 +138,17 @@ def test_an_unsigned_foreign_or_wrong_list_is_refused_and_alarmed(site: Site, in
     site.issue(5, DenyList([5]))
     site.run()
     assert not alarm_kinds(site)
+
+
+def test_a_list_of_which_not_even_the_head_can_be_read_is_asked_for_again(site: Site) -> None:
+    site.issue(4, DenyList([5, 6]))
+    site.run()
+    site.server.on_damaged_list("signed head: reserved bytes are not zero at offset 9")
+    site.server.on_damaged_list("signed head: reserved bytes are not zero at offset 9")
+    assert not site.server.parts.distribution.is_newest(ListKind.DENY)
+    assert alarm_kinds(site) == {AlarmKind.LIST_REFUSED}
+    site.run(ASK_AGAIN_MS)
+    assert site.forwarder.requests == [(ListKind.DENY, (1, 4))]
 
 
 def test_a_delta_from_another_base_makes_the_front_end_ask_for_a_snapshot(site: Site) -> None:

@@ -44,10 +44,14 @@ class Told:
     def __init__(self) -> None:
         self.settled: list[set[tuple[int, int]]] = []
         self.lists: list[tuple[Version, ListForm, bytes]] = []
+        self.damaged: list[str] = []
         self.recollect: list[tuple[int, int, int, int]] = []
 
     def on_list(self, head: SignedHead, certificate: Certificate, form: ListForm, base: Version, data: bytes) -> None:
         self.lists.append((head.version, form, data))
+
+    def on_damaged_list(self, why: str) -> None:
+        self.damaged.append(why)
 
     def on_recollect(self, terminal: int, epoch: int, first: int, last: int) -> None:
         self.recollect.append((terminal, epoch, first, last))
@@ -285,6 +289,22 @@ def test_lists_and_recollections_are_passed_on_and_requests_go_up(site: Site) ->
     assert site.told.lists == [((1, 9), ListForm.SNAPSHOT, content)]
     assert site.told.recollect == [(TERMINAL, EPOCH, 5, 6)]
     assert site.ledger.received[-1] == ListRequest(ListKind.DENY, 1, 8)
+
+
+def test_a_list_whose_head_cannot_be_read_is_told_and_the_link_stays_up(site: Site) -> None:
+    site.forwarder.start()
+    site.run(300)
+    head = bytearray(
+        sign_head(
+            SIGNER, key_id=1, site=SITE, list_kind=ListKind.DENY, generation=1, counter=9, issued_ms=1, content=b""
+        ).encode()
+    )
+    head[9] ^= 0x40  # reserved
+    site.ledger.send(ListMessage(ListForm.SNAPSHOT, 0, 0, bytes(head), CERTIFICATE.encode(), b""))
+    site.run(100)
+    assert site.told.lists == []
+    assert site.told.damaged == ["signed head: reserved bytes are not zero at offset 9"]
+    assert site.forwarder.state()["state"] == "up"
 
 
 def test_reports_wait_for_the_ledger_and_the_oldest_go_first_when_there_are_too_many(site: Site) -> None:
