@@ -138,6 +138,8 @@ lock: $(VENV)/.created
 	$$compile pyproject.toml --all-extras --group dev -c "$$scratch/requirements.lock" \
 	  -o "$$scratch/requirements-dev.lock"; \
 	$$compile pyproject.toml --only-group fuzz -o "$$scratch/requirements-fuzz.lock"; \
+	echo libosdp==3.2.9 | $$compile - -o "$$scratch/requirements-peer-libosdp.lock"; \
+	echo osdp==1.6 | $$compile - -o "$$scratch/requirements-peer-osdp.lock"; \
 	cp "$$scratch"/requirements*.lock .
 	@grep -c '==' requirements*.lock
 
