@@ -44,6 +44,9 @@ class Settled:
     def on_list(self, head: SignedHead, certificate: Certificate, form: ListForm, base: Version, data: bytes) -> None:
         """The empty deny list of a new ledger."""
 
+    def on_damaged_list(self, why: str) -> None:
+        raise AssertionError(why)
+
     def on_recollect(self, terminal: int, epoch: int, first: int, last: int) -> None:
         raise AssertionError(f"the ledger misses {first} to {last} of terminal {terminal}")
 

@@ -42,6 +42,9 @@ class Told:
     def on_list(self, head: SignedHead, certificate: Certificate, form: ListForm, base: Version, data: bytes) -> None:
         self.lists.append(head.version)
 
+    def on_damaged_list(self, why: str) -> None:
+        raise AssertionError(why)
+
     def on_recollect(self, terminal: int, epoch: int, first: int, last: int) -> None: ...
 
     def on_settled(self, terminals: set[tuple[int, int]]) -> None: ...
