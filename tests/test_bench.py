@@ -102,7 +102,13 @@ def test_an_interrupted_bench_leaves_no_process_and_no_file(tmp_path: Path) -> N
     if filesystem_of(str(tmp_path)) == "tmpfs":
         pytest.skip(NOT_DURABLE)
     command = bench("--only", "live", "--seconds", "60", directory=tmp_path)
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    # Whoever runs the tests in the background of a shell has SIGINT ignored, and every child of theirs with it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stderr is not None
         assert "logged in" in process.stderr.readline()
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
