@@ -27,7 +27,7 @@ from protocol import rows
 from protocol.codes import RowKind
 from protocol.errors import Malformed
 
-FOLD_ROWS_MAX: Final = 16_384  # a tenth of a second to replay after a crash
+FOLD_ROWS_MAX: Final = 16_384  # what an opening replays at most
 COUNTED_MAX: Final = 16  # transactions; some milliseconds of work for 512 frames each
 _KEY: Final = struct.Struct("!IHiB")
 COUNTED: Final = struct.Struct("!IHiBIq")
